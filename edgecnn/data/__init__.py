@@ -1,0 +1,1 @@
+"""Images: safe decoding, preprocessing, and the photographs that travel with the package."""
