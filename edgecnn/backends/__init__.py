@@ -1,0 +1,43 @@
+"""Back ends, one file or folder a runtime, found by the name a target gives in ``runtime``.
+
+Each has
+
+- ``EXTRA``: the extra of the ``edgecnn`` package that installs it, or None where it comes with the base;
+- ``compile(graph, target, folder) -> list[Path]``: write the model file or files, the entry file first;
+- ``load(model, target, taps=None) -> Runner``: a function from one input (NCHW, float32) to the network's
+  output, or to the named tensors (NCHW, float32) that the compiled model still has;
+- ``LAYOUT``: ``NCHW`` or ``NHWC``, the layout in which the compiled model takes its input;
+- ``LOCAL_STEPS``: how many output steps of mean difference the runtime's rounding may cause (int8).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from edgecnn.errors import ConfigError, MissingDependency
+from edgecnn.target import did_you_mean
+
+RUNTIMES = ("onnxruntime", "openvino", "tflite")
+
+
+def backend(runtime: str) -> ModuleType:
+    """The module that compiles for a runtime.
+
+    Raises:
+        ConfigError: no such back end.
+        MissingDependency: the runtime's package is not installed; the hint names the extra.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"unknown runtime '{runtime}'", hint=did_you_mean(runtime, list(RUNTIMES)))
+    try:
+        return importlib.import_module(f"edgecnn.backends.{runtime}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edgecnn"):
+            raise
+        extra = f"'edgecnn[{runtime}]'" if runtime == "openvino" else "edgecnn"
+        raise MissingDependency(
+            f"the {runtime} runtime needs the package '{error.name}', which is not installed",
+            hint=f"pip install {extra}",
+        ) from error

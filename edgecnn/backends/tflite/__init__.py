@@ -1,0 +1,66 @@
+"""TFLite (LiteRT): the file is written straight from the canonical graph, float or QDQ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from edgecnn.backends.tflite.flatbuffer import serialize
+from edgecnn.backends.tflite.lower import lower
+from edgecnn.backends.tflite.lower.context import NHWC_TO_NCHW
+from edgecnn.backends.tflite.verify import verify
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.reference import Runner
+from edgecnn.target import Target
+
+LAYOUT = "NHWC"
+PACKAGES = ("ai-edge-litert",)
+
+
+def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:  # noqa: A001 (the verb of every back end)
+    """Write ``model.tflite``.
+
+    Raises:
+        ConversionError: the graph holds something that TFLite cannot express.
+    """
+    model = lower(graph)
+    verify(model)
+    path = folder / "model.tflite"
+    path.write_bytes(serialize(model, str(graph.model.graph.name)))
+    return [path]
+
+
+def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runner:
+    """A function from one input (NCHW, float32) to the output, or to those of ``taps`` that the file has."""
+    interpreter = Interpreter(
+        model_path=str(model), num_threads=1, experimental_preserve_all_tensors=taps is not None
+    )
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]
+    details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+    if taps is None:
+        wanted = interpreter.get_output_details()
+    else:
+        wanted = [details.get(f"{name}:int8") or details.get(name) for name in taps]
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        nhwc = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+        interpreter.set_tensor(source["index"], np.ascontiguousarray(nhwc))
+        interpreter.invoke()
+        return [_read(interpreter, detail) for detail in wanted]
+
+    return run
+
+
+def _read(interpreter: Interpreter, detail: dict[str, object] | None) -> np.ndarray:
+    """One tensor as float32 in NCHW; NaN where the file does not have it."""
+    if detail is None:
+        return np.asarray(np.nan, np.float32)
+    values = np.asarray(interpreter.get_tensor(detail["index"]))
+    if values.dtype == np.int8:
+        scale, zero_point = detail["quantization"]  # type: ignore[misc]
+        values = ((values.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
+    return values.transpose(NHWC_TO_NCHW) if values.ndim == 4 else values

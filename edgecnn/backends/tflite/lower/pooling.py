@@ -1,0 +1,95 @@
+"""MaxPool, AveragePool, GlobalAveragePool."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgecnn.backends.tflite.lower.context import Context, first, nhwc, unsupported
+from edgecnn.backends.tflite.lower.window import explicit_pads, padded_input, same_pads
+from edgecnn.graph.operators import Operand, Operator
+
+
+def max_pool(context: Context, operator: Operator) -> None:
+    """MAX_POOL_2D; padding is the lowest value, so PADV2 where it is not SAME."""
+    kernel, strides = _window(operator)
+    source, padding = padded_input(context, operator, kernel, strides, (1, 1), value=-math.inf)
+    _pool(context, operator, "MAX_POOL_2D", source, context.tensor(operator.outputs[0]), padding)
+
+
+def average_pool(context: Context, operator: Operator) -> None:
+    """AVERAGE_POOL_2D, whose SAME leaves padding out of the count, as ``count_include_pad=0`` does.
+
+    Any other padding is zeros in front of a VALID window; where ONNX counts fewer than kernel-size elements
+    (padding excluded, or beyond the end in ceil mode) the quotient is corrected by a constant factor.
+    """
+    kernel, strides = _window(operator)
+    x, result = first(operator), operator.outputs[0]
+    pads = explicit_pads(operator, kernel, strides, (1, 1))
+    include_pad = bool(operator.attributes.get("count_include_pad", 0))
+    counts = _counts(operator, kernel, strides, include_pad=include_pad)
+    is_same = not include_pad and np.any(pads) and pads == same_pads(x.shape[2:], kernel, strides, (1, 1))
+    source, padding = padded_input(context, operator, kernel, strides, (1, 1), same_ignores_padding=is_same)
+    if padding == schema.Padding.SAME or np.all(counts == kernel[0] * kernel[1]):
+        _pool(context, operator, "AVERAGE_POOL_2D", source, context.tensor(result), padding)
+        return
+    pooled = context.like(result, f"{operator.name}:pooled", nhwc(result.shape))
+    _pool(context, operator, "AVERAGE_POOL_2D", source, pooled, padding)
+    factors = (kernel[0] * kernel[1] / counts).astype(np.float32)[None, :, :, None]
+    factors = np.broadcast_to(factors, nhwc(result.shape)).copy()
+    if result.scale is None:
+        correction = context.constant(f"{operator.name}:correction", factors)
+    else:
+        step = np.float32(factors.max() / 255)
+        like = Operand("", (), np.dtype(np.uint8), np.asarray([step]), np.asarray([0], np.uint8))
+        stored = np.rint(factors / step).astype(np.uint8)
+        correction = context.constant(f"{operator.name}:correction", stored, like)
+    context.add("MUL", [pooled, correction], [context.tensor(result)], schema.MulOptionsT(), operator.name)
+
+
+def global_average_pool(context: Context, operator: Operator) -> None:
+    """MEAN over height and width, which are kept with size 1."""
+    axes = context.constant(f"{operator.name}:axes", np.asarray([1, 2], np.int32))
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    inputs = [context.tensor(first(operator)), axes]
+    context.add("MEAN", inputs, [context.tensor(operator.outputs[0])], options, operator.name)
+
+
+def _window(operator: Operator) -> tuple[tuple[int, int], tuple[int, int]]:
+    attributes = operator.attributes
+    kernel = tuple(attributes["kernel_shape"])
+    if len(kernel) != 2:
+        raise unsupported(operator, f"it is {len(kernel)}-dimensional; only 2-dimensional ones are known")
+    if max(attributes.get("dilations", (1,))) > 1:
+        raise unsupported(operator, "its window is dilated")
+    if len(operator.outputs) > 1:
+        raise unsupported(operator, "it gives indices")
+    strides = tuple(attributes.get("strides", (1, 1)))
+    return (kernel[0], kernel[1]), (strides[0], strides[1])
+
+
+def _pool(context: Context, operator: Operator, code: str, source: int, result: int, padding: int) -> None:
+    kernel, strides = _window(operator)
+    options = schema.Pool2DOptionsT()
+    options.padding = padding
+    options.filterHeight, options.filterWidth = kernel
+    options.strideH, options.strideW = strides
+    context.add(code, [source], [result], options, operator.name)
+
+
+def _counts(
+    operator: Operator, kernel: tuple[int, int], strides: tuple[int, int], *, include_pad: bool
+) -> np.ndarray:
+    """How many elements ONNX divides by, for each output position (height, width)."""
+    top, left, bottom, right = operator.attributes.get("pads", (0, 0, 0, 0))
+    sides = []
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        size, out = first(operator).shape[2 + axis], operator.outputs[0].shape[2 + axis]
+        start = np.arange(out) * strides[axis] - before
+        end = start + kernel[axis]
+        low, high = (-before, size + after) if include_pad else (0, size)
+        sides.append(np.minimum(end, high) - np.maximum(start, low))
+    return np.outer(sides[0], sides[1])

@@ -1,0 +1,106 @@
+"""The types, shapes and scales that TFLite's kernels assume, checked before anything is written.
+
+The runtime does not check them all: an int8 tensor into an operator with a float output corrupts memory
+instead of raising. Rules: https://ai.google.dev/edge/litert/models/quantization_spec and the kernels'
+``Prepare`` functions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecnn.backends.tflite.flatbuffer import Model, Operation, Tensor
+from edgecnn.errors import ConversionError
+
+_WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+"""Operators with weights and their output-channel dimension."""
+_ONE_SCALE = frozenset(
+    {"CONCATENATION", "MAX_POOL_2D", "AVERAGE_POOL_2D", "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MAXIMUM", "MINIMUM"}
+)
+_ARITHMETIC = frozenset({"ADD", "SUB", "MUL"})
+_RESCALING = frozenset({"MEAN", "HARD_SWISH", "RELU", "RELU6", "RELU_N1_TO_1"})
+_FIXED = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
+_PARAMETERS = {"RESHAPE": 1, "TRANSPOSE": 1, "PAD": 1, "PADV2": 1, "MEAN": 1}
+"""Operators with an int32 parameter tensor, and its position."""
+_SAME_ELEMENTS = frozenset({"RESHAPE", "TRANSPOSE"})
+
+
+def verify(model: Model) -> None:
+    """Check every operation.
+
+    Raises:
+        ConversionError: the first rule that an operation breaks, with its node's name.
+    """
+    defined = {index for index, tensor in enumerate(model.tensors) if tensor.data is not None} | set(model.inputs)
+    for op in model.operations:
+        _require(op, all(i in defined for i in op.inputs), "reads a tensor before it is computed")
+        _verify(op, [model.tensors[i] for i in op.inputs], model.tensors[op.outputs[0]])
+        defined |= set(op.outputs)
+    for tensor in model.tensors:
+        if tensor.data is not None and tensor.data.shape != tensor.shape:
+            raise ConversionError(f"constant '{tensor.name}' is {tensor.data.shape}, its tensor {tensor.shape}")
+        if tensor.dtype == "int8" and not tensor.scale:
+            raise ConversionError(f"int8 tensor '{tensor.name}' has no scale")
+
+
+def _verify(op: Operation, inputs: list[Tensor], result: Tensor) -> None:
+    parameter = _PARAMETERS.get(op.code)
+    if parameter is not None:
+        _require(op, inputs[parameter].dtype == "int32", "has a parameter that is not int32")
+        inputs = [tensor for position, tensor in enumerate(inputs) if position != parameter]
+    x = inputs[0]
+    if op.code == "QUANTIZE":
+        _require(op, x.dtype in ("float32", "int8") and result.dtype == "int8", "must give int8")
+        return
+    if op.code == "DEQUANTIZE":
+        _require(op, x.dtype in ("float16", "int8") and result.dtype == "float32", "must give float32")
+        _require(op, x.shape == result.shape, "changes the shape")
+        return
+    _require(op, x.dtype == result.dtype, f"reads {x.dtype} but gives {result.dtype}")
+    _require(op, x.dtype in ("float32", "int8"), f"has no {x.dtype} kernel")
+    if op.code in _WEIGHTED:
+        _verify_weighted(op, inputs, result)
+        return
+    _require(op, all(t.dtype == x.dtype for t in inputs), "mixes element types")
+    if op.code in _ONE_SCALE:
+        same = all((t.scale, t.zero_point) == (result.scale, result.zero_point) for t in inputs)
+        _require(op, same, "must keep one scale and zero point")
+    elif op.code in _FIXED and x.dtype == "int8":
+        scale, zero_point = _FIXED[op.code]
+        _require(op, result.scale == (scale,) and result.zero_point == (zero_point,), f"must give scale {scale}")
+    elif op.code not in _ARITHMETIC | _RESCALING | set(_FIXED):
+        raise ConversionError(f"{op.code} (node '{op.node}') has no rule to be checked by")
+    if op.code in _ARITHMETIC:
+        shape = np.broadcast_shapes(*(t.shape for t in inputs))
+        _require(op, shape == result.shape, f"gives {result.shape} from {[t.shape for t in inputs]}")
+    if op.code in _SAME_ELEMENTS:
+        _require(op, np.prod(x.shape) == np.prod(result.shape), "changes the number of elements")
+
+
+def _verify_weighted(op: Operation, inputs: list[Tensor], result: Tensor) -> None:
+    x, weight, bias = inputs
+    axis = _WEIGHTED[op.code]
+    channels = weight.shape[axis]
+    _require(op, result.shape[-1] == channels, f"gives {result.shape[-1]} channels from weights of {channels}")
+    _require(op, bias.shape == (channels,), f"has a bias of shape {bias.shape} for {channels} channels")
+    if op.code == "CONV_2D":
+        groups, rest = divmod(x.shape[-1], weight.shape[-1])
+        _require(op, rest == 0 and channels % groups == 0, "has groups that do not divide its channels")
+    elif op.code == "DEPTHWISE_CONV_2D":
+        _require(op, channels == x.shape[-1] * op.options.depthMultiplier, "has the wrong depth multiplier")
+    else:
+        _require(op, weight.shape[1] == x.shape[-1], f"multiplies {x.shape} by {weight.shape}")
+    if x.dtype == "float32":
+        _require(op, weight.dtype == bias.dtype == "float32", "mixes element types")
+        return
+    _require(op, weight.dtype == "int8" and bias.dtype == "int32", "needs int8 weights and int32 bias")
+    _require(op, set(weight.zero_point) <= {0} and set(bias.zero_point) <= {0}, "needs zero points of 0")
+    _require(op, len(weight.scale) in (1, channels), "needs one weight scale, or one a channel")
+    _require(op, len(weight.scale) == 1 or weight.quantized_dimension == axis, "is quantised along another axis")
+    expected = np.float64(x.scale[0]) * np.asarray(weight.scale)
+    _require(op, np.allclose(bias.scale, expected, rtol=1e-5), "needs bias scale = input scale x weight scale")
+
+
+def _require(op: Operation, holds: bool | np.bool_, complaint: str) -> None:
+    if not holds:
+        raise ConversionError(f"lowered {op.code} (node '{op.node}') {complaint}")

@@ -1,0 +1,272 @@
+"""Every stage's result against what it was made from, on real images.
+
+| stage | compared with | must hold |
+|---|---|---|
+| float graph | eager torch | max abs difference <= 1e-4 x max abs output, same top-1 |
+| QDQ graph | float graph | SQNR and agreement recorded, refused below a floor |
+| float artifact | float graph | max abs difference <= 1e-3 x max abs output (fp16: 1e-2), same top-1 |
+| int8 artifact | QDQ graph, unfused | mean abs difference in output steps, same top-1 where the margin is clear |
+
+A top-1 counts where the reference's margin (first minus second logit) is wider than the allowed difference;
+random weights give logits that are all but equal, and a tie decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecnn.errors import ParityError
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.operators import operators
+from edgecnn.graph.reference import Runner, load_reference
+from edgecnn.progress import Progress, silent
+
+TORCH_LIMIT = 1e-4
+"""Largest difference between the float graph and eager torch, relative to the largest output."""
+FLOAT_LIMITS = {"fp32": 1e-3, "fp16": 1e-2}
+"""Largest difference between a float artifact and its graph, relative to the largest output."""
+INT8_STEPS = 1.5
+"""Largest mean difference between an int8 artifact on a CPU and its QDQ graph, in steps of the output scale:
+runtimes round requantised accumulators differently, by one step an operator at most."""
+CLEAR_MARGIN_STEPS = 4
+"""Margin from which an int8 artifact's top-1 must be the QDQ graph's, in steps of the output scale."""
+SQNR_FLOOR_DB = 8.0
+"""Below it int8 has lost the network: half of the worst that any healthy network here has shown."""
+
+TapLoader = Callable[[Sequence[str]], Runner]
+"""Loads the compiled model so that it gives the named tensors instead of its output."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison that held."""
+
+    stage: str
+    """What was checked."""
+    against: str
+    """What it was compared with."""
+    images: int
+    """How many images it was compared on."""
+    metric: str
+    """What ``value`` measures, with its unit."""
+    value: float
+    """The figure."""
+    limit: float
+    """What it had to stay below, or for ``sqnr_db`` above."""
+    top1_agreement: float
+    """Share of all images with the same top-1, ties included, from 0 to 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for the manifest."""
+        return {key: value if value != math.inf else "inf" for key, value in asdict(self).items()}
+
+
+def float_graph(graph: Graph, eager: Runner, images: Collection[np.ndarray]) -> Check:
+    """The exported graph against the torch module it came from.
+
+    Raises:
+        ParityError: they differ by more than ``TORCH_LIMIT``, or name another class.
+    """
+    pairs = _pairs(eager, load_reference(graph), images)
+    return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, lambda: None)
+
+
+def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collection[np.ndarray]) -> Check:
+    """A compiled float model against its canonical graph.
+
+    Raises:
+        ParityError: they differ by more than the precision's limit; it names the first layer that does.
+    """
+    limit = FLOAT_LIMITS[graph.precision]
+
+    def first() -> str | None:
+        def bad(expected: np.ndarray, got: np.ndarray) -> bool:
+            return not _relative_difference(expected, got) <= limit
+
+        return _first_layer(graph, load_reference, loader, images, bad)
+
+    pairs = _pairs(load_reference(graph), run, images)
+    return _relative(f"{graph.precision} artifact", f"{graph.precision} graph", pairs, limit, first)
+
+
+def int8_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collection[np.ndarray]) -> Check:
+    """A compiled int8 model against its QDQ graph, run unfused.
+
+    Raises:
+        ParityError: the mean difference exceeds ``INT8_STEPS`` output steps, or a clear top-1 differs; it names
+            the first layer that diverges.
+    """
+    step = _steps(graph)[str(graph.output.name)]
+
+    def first() -> str | None:
+        scales = _steps(graph)
+
+        def load(graph: Graph, names: Sequence[str]) -> Runner:
+            return load_reference(graph, [f"{name}:dequantized" for name in names[:-1]] + [names[-1]])
+
+        def bad_by_name(name: str, expected: np.ndarray, got: np.ndarray) -> bool:
+            return not np.abs(expected - got).mean() <= INT8_STEPS * scales[name]
+
+        return _first_layer(graph, load, loader, images, bad_by_name, names=list(scales))
+
+    total = agree = wrong = 0
+    differences = 0.0
+    for expected, got in _pairs(load_reference(graph), run, images):
+        differences += float(np.abs(expected - got).mean()) if _same_shape(expected, got) else math.inf
+        same = _top1(expected) == _top1(got)
+        total, agree = total + 1, agree + same
+        wrong += not same and _margin(expected) > CLEAR_MARGIN_STEPS * step
+    mean_steps = differences / total / step
+    check = Check(
+        "int8 artifact", "int8 graph, unfused", total, "mean_abs_steps", mean_steps, INT8_STEPS, agree / total
+    )
+    if not mean_steps <= INT8_STEPS or wrong:
+        raise _parity(check, wrong, first())
+    return check
+
+
+def quantized_graph(
+    graph: Graph, qdq: Graph, images: Collection[np.ndarray], progress: Progress = silent
+) -> Check:
+    """The QDQ graph against the float graph it came from, on calibration images.
+
+    Raises:
+        ParityError: the signal-to-quantisation-noise ratio is below ``SQNR_FLOOR_DB``; it names the layers
+            that lose most.
+    """
+    total = agree = 0
+    signal = noise = 0.0
+    for expected, got in _pairs(load_reference(graph), load_reference(qdq), images):
+        total, agree = total + 1, agree + (_top1(expected) == _top1(got))
+        progress("checking int8", total, len(images))
+        signal, noise = signal + float(np.square(expected).sum()), noise + float(np.square(expected - got).sum())
+    sqnr_db = _decibel(signal, noise)
+    check = Check("int8 graph", "float graph", total, "sqnr_db", sqnr_db, SQNR_FLOOR_DB, agree / total)
+    if not sqnr_db >= SQNR_FLOOR_DB:
+        worst = ", ".join(f"{name} ({db:.1f} dB)" for name, db in worst_layers(graph, qdq, images)[:3])
+        raise ParityError(
+            f"int8 graph: SQNR {sqnr_db:.1f} dB against the float graph on {total} images is below the floor "
+            f"of {SQNR_FLOOR_DB:g} dB; the layers that lose most: {worst}",
+            hint="calibrate on images like those it will see (--calibration DIR), or use --precision fp32 or fp16",
+        )
+    return check
+
+
+def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list[tuple[str, float]]:
+    """Each quantised tensor's own SQNR in dB on the first image, the lowest first."""
+    names = [name for name in _steps(qdq) if name != str(qdq.output.name)]
+    produced = {str(output.name) for node in graph.model.graph for output in node.outputs}
+    names = [name for name in names if name in produced]
+    image = next(iter(images))
+    expected = load_reference(graph, names)(image)
+    got = load_reference(qdq, [f"{name}:dequantized" for name in names])(image)
+    losses = [
+        (name, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum())))
+        for name, e, g in zip(names, expected, got, strict=True)
+    ]
+    return sorted(losses, key=lambda loss: loss[1])
+
+
+def _pairs(
+    reference: Runner, candidate: Runner, images: Iterable[np.ndarray]
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    for image in images:
+        yield reference(image)[0], candidate(image)[0]
+
+
+def _relative(
+    stage: str,
+    against: str,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    limit: float,
+    first_layer: Callable[[], str | None],
+) -> Check:
+    total = agree = wrong = 0
+    worst = 0.0
+    for expected, got in pairs:
+        # max() would let a NaN pass.
+        difference = _relative_difference(expected, got)
+        worst = difference if not difference <= worst else worst
+        same = _top1(expected) == _top1(got)
+        total, agree = total + 1, agree + same
+        wrong += not same and _margin(expected) > 2 * limit * float(np.abs(expected).max())
+    check = Check(stage, against, total, "max_abs_relative", worst, limit, agree / total)
+    if not worst <= limit or wrong:
+        raise _parity(check, wrong, first_layer())
+    return check
+
+
+def _parity(check: Check, wrong: int, layer: str | None) -> ParityError:
+    where = f"; the first layer that diverges is '{layer}'" if layer else ""
+    classes = f", and {wrong} of {check.images} images get another class" if wrong else ""
+    return ParityError(
+        f"{check.stage}: {check.metric} is {check.value:.3g} against the {check.against} on {check.images} "
+        f"images, the limit is {check.limit:g}{classes}{where}",
+        hint="nothing was written; `edgecnn doctor` lists the versions to report with this line",
+    )
+
+
+def _first_layer(
+    graph: Graph,
+    load: Callable[[Graph, Sequence[str]], Runner],
+    loader: TapLoader,
+    images: Iterable[np.ndarray],
+    bad: Callable[..., bool],
+    names: list[str] | None = None,
+) -> str | None:
+    """The first tensor in execution order that the compiled model still has and that is ``bad``."""
+    by_name = names is not None
+    if names is None:
+        names = [operand.name for operator in operators(graph) for operand in operator.outputs]
+    image = next(iter(images))
+    for name, expected, got in zip(names, load(graph, names)(image), loader(names)(image), strict=True):
+        if np.ndim(got) == 0 and np.ndim(expected) > 0:
+            continue  # the compiler fused this tensor away
+        if not _same_shape(expected, got) or (bad(name, expected, got) if by_name else bad(expected, got)):
+            return name
+    return None
+
+
+def _steps(graph: Graph) -> dict[str, float]:
+    """Scale of every quantised activation that an operator computes, in execution order, the output last."""
+    output = str(graph.output.name)
+    steps = {
+        operand.name: float(operand.scale[0])
+        for operator in operators(graph)
+        for operand in operator.outputs
+        if operand.scale is not None
+    }
+    return {name: step for name, step in steps.items() if name != output} | {output: steps[output]}
+
+
+def _same_shape(expected: np.ndarray, got: np.ndarray) -> bool:
+    return np.shape(expected) == np.shape(got)
+
+
+def _relative_difference(expected: np.ndarray, got: np.ndarray) -> float:
+    if not _same_shape(expected, got):
+        return math.inf
+    scale = float(np.abs(expected).max())
+    difference = float(np.abs(expected.astype(np.float64) - got).max())
+    return difference / scale if scale else difference
+
+
+def _top1(logits: np.ndarray) -> int:
+    return int(np.argmax(logits))
+
+
+def _margin(logits: np.ndarray) -> float:
+    """First minus second largest value; infinite where there is one value."""
+    if logits.size < 2:
+        return math.inf
+    second, first = np.partition(logits.reshape(-1), -2)[-2:]
+    return float(first - second)
+
+
+def _decibel(signal: float, noise: float) -> float:
+    return 10 * math.log10(signal / noise) if noise and signal else (math.inf if signal else -math.inf)

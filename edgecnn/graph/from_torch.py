@@ -1,0 +1,57 @@
+"""torch.nn.Module -> ONNX -> canonical float graph."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import onnx_ir as ir
+import onnx_ir.serde
+import torch
+from onnx import load_model_from_string
+
+from edgecnn.errors import ConversionError
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.rewrite import canonicalize
+from edgecnn.spec import ModelSpec
+
+# HardSwish entered at 14; 17 is the newest that every runtime the targets name reads without conversion.
+OPSET = 17
+
+
+def export(model: torch.nn.Module, spec: ModelSpec) -> Graph:
+    """Export a network in evaluation mode to a canonical fp32 graph.
+
+    The tracing exporter is used (``dynamo=False``): for the plain feed-forward networks of the zoo it gives
+    the same graph as the newer one in an eighth of the time (0.5 s against 4.2 s for MobileNetV2). Whichever
+    is used, ``edgecnn.check.float_graph`` compares the result with eager torch.
+
+    Raises:
+        ConversionError: torch cannot export the network; the message is the exporter's first line.
+    """
+    buffer = io.BytesIO()
+    example = torch.zeros(spec.input_shape)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(
+                model.eval(),
+                (example,),
+                buffer,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["input"],
+                output_names=["logits"],
+            )
+    except Exception as error:  # the exporter raises many types, some of them torch's private ones
+        raise ConversionError(f"torch cannot export {spec.variant}: {str(error).splitlines()[0]}") from error
+    exported = onnx_ir.serde.deserialize_model(load_model_from_string(buffer.getvalue()))
+    exported.producer_name, exported.producer_version = "edgecnn", None
+    exported.graph.name = spec.variant
+    return canonicalize(Graph(exported, "fp32"))
+
+
+def eager_outputs(model: torch.nn.Module, batch: list[ir.ArrayCompatible]) -> list[torch.Tensor]:
+    """The network's outputs in eager torch, one (1, classes) tensor for each (1, C, H, W) input."""
+    with torch.no_grad():
+        return [model(torch.as_tensor(x)) for x in batch]

@@ -1,0 +1,38 @@
+"""The reference: a graph run operator by operator, as it is written.
+
+ONNX Runtime with its graph optimisation off. Fused u8s8 kernels saturate on x86 CPUs without VNNI; the
+unfused graph computes DequantizeLinear, the float operator and QuantizeLinear one after the other, and does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from onnx import helper, load_model_from_string
+
+from edgecnn.graph.graph import Graph
+
+Runner = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def load_reference(graph: Graph, taps: Sequence[str] | None = None) -> Runner:
+    """A function from one input (NCHW, float32) to the graph's output, or to the tensors named in ``taps``."""
+    serialized = graph.serialized
+    if taps is not None:
+        proto = load_model_from_string(serialized)
+        del proto.graph.output[:]
+        proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in taps)
+        serialized = proto.SerializeToString()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    input_name = session.get_inputs()[0].name
+    names = list(taps) if taps is not None else None
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        return session.run(names, {input_name: x})  # type: ignore[no-any-return]
+
+    return run

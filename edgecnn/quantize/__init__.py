@@ -1,0 +1,1 @@
+"""Float graph and calibration images in, one canonical QDQ graph out."""

@@ -1,0 +1,230 @@
+"""The canonical QDQ form, built from a float graph and its ranges.
+
+int8 is decided once, here, and every target computes these integers:
+
+- activations uint8, asymmetric, one scale a tensor;
+- weights int8 in [-127, 127], symmetric, one scale an output channel (axis 0);
+- bias int32 with scale = input scale x weight scale;
+- a Relu or Clip that its QuantizeLinear already enforces is dropped;
+- operators that only move or select values keep one scale; Concat's inputs share its output's scale;
+- Sigmoid and Softmax give 1/256 with zero point 0, Tanh 1/128 with zero point 128 (the only parameters that
+  TFLite's kernels accept);
+- the network's output is quantised too, then dequantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecnn.errors import ConversionError
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.operators import FUSES_ACTIVATION, clip_bounds, fusible_activation
+from edgecnn.graph.rewrite import constant, initializer
+from edgecnn.quantize.groups import ACTIVATIONS, WEIGHTED, scale_groups
+from edgecnn.quantize.ranges import Ranges
+
+# Half of int32's range leaves room for the accumulated products on top of the bias.
+_BIAS_LIMIT = 2**30
+
+
+@dataclass(frozen=True)
+class Quant:
+    """Affine uint8 parameters of one activation tensor: real = scale * (q - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+    @staticmethod
+    def covering(low: float, high: float) -> Quant:
+        """The parameters whose 256 steps cover [low, high] and hold 0 exactly (arXiv 1712.05877, section 3)."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = float(np.float32(max((high - low) / 255, 1e-8)))
+        return Quant(scale, int(np.clip(round(-low / scale), 0, 255)))
+
+    def enforces(self, low: float, high: float) -> bool:
+        """Whether clipping to [low, high] before quantising changes no integer."""
+        bottom = np.rint(low / self.scale) + self.zero_point
+        top = np.rint(high / self.scale) + self.zero_point
+        return bool(bottom <= 0 and top >= 255)
+
+
+def to_qdq(graph: Graph, ranges: Ranges) -> Graph:
+    """Rewrite a canonical float graph into the canonical QDQ form.
+
+    Raises:
+        ConversionError: an operator that has no int8 form, with its node's name.
+    """
+    model = graph.copy()
+    quants = _assign(model, ranges)
+    _write(model, ranges, quants)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():
+            del model.graph.initializers[name]
+    return Graph(model, "int8")
+
+
+def _assign(model: ir.Model, ranges: Ranges) -> dict[str, Quant]:
+    """Parameters for every tensor that will be quantised; the members of a group share theirs."""
+    groups = scale_groups(model)
+    quants: dict[str, Quant] = {}
+    for root, values in groups.members.items():
+        if root in groups.fixed:
+            quant = Quant(*groups.fixed[root])
+        else:
+            bounds = [_bounds(value, ranges) for value in values if str(value.name) in ranges.activations]
+            quant = Quant.covering(min(low for low, _ in bounds), max(high for _, high in bounds))
+        quants |= {str(value.name): quant for value in values}
+    return quants
+
+
+def _bounds(value: ir.Value, ranges: Ranges) -> tuple[float, float]:
+    """The range of one tensor, within what its Relu or Clip lets through."""
+    low, high = ranges.activations[str(value.name)]
+    producer = value.producer()
+    if producer is not None and producer.op_type in ACTIVATIONS:
+        floor, ceiling = clip_bounds(producer)
+        low, high = max(low, floor), min(high, ceiling)
+    return low, high
+
+
+def _write(model: ir.Model, ranges: Ranges, quants: dict[str, Quant]) -> None:
+    graph = model.graph
+    graph_inputs, graph_outputs = list(graph.inputs), list(graph.outputs)
+    nodes = list(graph)
+    dequantized: dict[str, ir.Value] = {}
+    for value in graph_inputs:
+        dequantized[str(value.name)] = _quantize_dequantize(graph, value, quants[str(value.name)], None)
+    absorbed: set[ir.Node] = set()
+    for node in nodes:
+        if node in absorbed:
+            continue
+        _rewire(graph, node, dequantized, quants, ranges)
+        last = node
+        if (activation := fusible_activation(node)) is not None:
+            absorbed.add(activation)
+            name = str(activation.outputs[0].name)
+            if quants[name].enforces(*clip_bounds(activation)):
+                _drop_activation(graph, node, activation)
+            else:
+                last = activation
+        for output in last.outputs:
+            if output.uses() or output.is_graph_output():
+                dequantized[str(output.name)] = _quantize_dequantize(graph, output, quants[str(output.name)], last)
+    for value in graph_outputs:
+        # The graph's output keeps its name: the float tensor before it is renamed.
+        result = dequantized[str(value.name)]
+        index = list(graph.outputs).index(value)
+        name = value.name
+        value.name, result.name = f"{name}:float", name
+        graph.outputs[index] = result
+
+
+def _drop_activation(graph: ir.Graph, node: ir.Node, activation: ir.Node) -> None:
+    old, kept = activation.outputs[0], node.outputs[0]
+    name, is_output = old.name, old.is_graph_output()
+    ir.convenience.replace_all_uses_with(old, kept, replace_graph_outputs=is_output)
+    graph.remove(activation, safe=True)
+    kept.name = name
+
+
+def _rewire(
+    graph: ir.Graph, node: ir.Node, dequantized: dict[str, ir.Value], quants: dict[str, Quant], ranges: Ranges
+) -> None:
+    """Connect a node to dequantised inputs: activations, then weight and bias or constant operands."""
+    x_quant = quants.get(str(node.inputs[0].name)) if node.inputs and node.inputs[0] is not None else None
+    for position, value in enumerate(node.inputs):
+        if value is None:
+            continue
+        if str(value.name) in dequantized:
+            node.replace_input_with(position, dequantized[str(value.name)])
+        elif node.op_type in FUSES_ACTIVATION - WEIGHTED or node.op_type == "Concat":
+            node.replace_input_with(position, _constant_operand(graph, node, value, quants))
+    if node.op_type in WEIGHTED:
+        if x_quant is None:
+            raise ConversionError(f"{node.op_type} (node '{node.name}') has a constant for its input")
+        _weight_and_bias(graph, node, x_quant, ranges)
+
+
+def _constant_operand(graph: ir.Graph, node: ir.Node, value: ir.Value, quants: dict[str, Quant]) -> ir.Value:
+    array = constant(value)
+    if array is None:
+        raise ConversionError(f"input '{value.name}' of {node.op_type} (node '{node.name}') has no range")
+    if node.op_type == "Concat":
+        quant = quants[str(node.outputs[0].name)]
+    else:
+        quant = Quant.covering(float(array.min()), float(array.max()))
+    stored = np.clip(np.rint(array / np.float32(quant.scale)) + quant.zero_point, 0, 255).astype(np.uint8)
+    return _stored_dequantize(graph, node, str(value.name), stored, np.float32(quant.scale), np.uint8(quant.zero_point))
+
+
+def _weight_and_bias(graph: ir.Graph, node: ir.Node, x: Quant, ranges: Ranges) -> None:
+    weight_value, bias_value = node.inputs[1], node.inputs[2]
+    assert weight_value is not None and bias_value is not None
+    weight, bias = constant(weight_value), constant(bias_value)
+    if weight is None or bias is None:
+        raise ConversionError(f"{node.op_type} (node '{node.name}') computes its weight; int8 needs a constant")
+    bias = ranges.biases.get(str(bias_value.name), bias).astype(np.float64)
+    scale = ranges.weight_scales[str(weight_value.name)].reshape(-1).astype(np.float32)
+    scale = np.broadcast_to(scale, (weight.shape[0],)).copy()
+    # A channel whose weights are all but zero would need a bias beyond int32; a coarser scale loses nothing.
+    needed = np.abs(bias) / (np.float64(x.scale) * _BIAS_LIMIT)
+    scale = np.maximum(scale, needed.astype(np.float32))
+    per_channel = scale.reshape(-1, *([1] * (weight.ndim - 1)))
+    stored = np.clip(np.rint(weight / per_channel), -127, 127).astype(np.int8)
+    bias_scale = (np.float32(x.scale) * scale).astype(np.float32)
+    stored_bias = np.rint(bias / bias_scale).astype(np.int32)
+    node.replace_input_with(
+        1, _stored_dequantize(graph, node, str(weight_value.name), stored, scale, np.zeros_like(scale, np.int8), axis=0)
+    )
+    node.replace_input_with(
+        2, _stored_dequantize(graph, node, str(bias_value.name), stored_bias, bias_scale,
+                              np.zeros_like(scale, np.int32), axis=0)
+    )  # fmt: skip
+
+
+def _stored_dequantize(
+    graph: ir.Graph,
+    node: ir.Node,
+    name: str,
+    stored: np.ndarray,
+    scale: np.ndarray | np.float32,
+    zero_point: np.ndarray | np.uint8,
+    axis: int | None = None,
+) -> ir.Value:
+    """A DequantizeLinear of stored integers, placed before ``node``."""
+    inputs = [
+        initializer(graph, f"{name}:quantized", stored),
+        initializer(graph, f"{name}:scale", np.asarray(scale)),
+        initializer(graph, f"{name}:zero_point", np.asarray(zero_point)),
+    ]
+    attributes = {} if axis is None else {"axis": axis}
+    dequantize = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}:DequantizeLinear")
+    _type(dequantize.outputs[0], f"{name}:dequantized", stored.shape, ir.DataType.FLOAT)
+    graph.insert_before(node, dequantize)
+    return dequantize.outputs[0]
+
+
+def _quantize_dequantize(graph: ir.Graph, value: ir.Value, quant: Quant, after: ir.Node | None) -> ir.Value:
+    """QuantizeLinear and DequantizeLinear of an activation, placed behind its producer (None: graph input)."""
+    name = str(value.name)
+    shape = tuple(value.shape) if value.shape is not None else ()
+    scale = initializer(graph, f"{name}:scale", np.asarray(quant.scale, np.float32))
+    zero_point = initializer(graph, f"{name}:zero_point", np.asarray(quant.zero_point, np.uint8))
+    quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name=f"{name}:QuantizeLinear")
+    _type(quantize.outputs[0], f"{name}:quantized", shape, ir.DataType.UINT8)
+    dequantize = ir.node(
+        "DequantizeLinear", [quantize.outputs[0], scale, zero_point], name=f"{name}:DequantizeLinear"
+    )
+    _type(dequantize.outputs[0], f"{name}:dequantized", shape, ir.DataType.FLOAT)
+    if after is None:
+        graph.insert_before(next(iter(graph)), [quantize, dequantize])
+    else:
+        graph.insert_after(after, [quantize, dequantize])
+    return dequantize.outputs[0]
+
+
+def _type(value: ir.Value, name: str, shape: tuple[object, ...], dtype: ir.DataType) -> None:
+    value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)  # type: ignore[arg-type]

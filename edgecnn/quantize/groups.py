@@ -1,0 +1,74 @@
+"""Which tensors of a float graph must share quantisation parameters, and which have fixed ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgecnn.errors import ConversionError
+from edgecnn.graph.operators import FUSES_ACTIVATION, fusible_activation
+from edgecnn.graph.rewrite import constant
+
+WEIGHTED = frozenset({"Conv", "Gemm"})
+# Output = selection or rearrangement of input values (AveragePool: TFLite's kernel does not rescale).
+SAME_SCALE = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Transpose", "Pad"})
+ACTIVATIONS = frozenset({"Relu", "Clip"})
+# Operators whose result kernels give on a grid of their own: scale, zero point.
+FIXED_OUTPUT = {"Sigmoid": (1 / 256, 0), "Softmax": (1 / 256, 0), "Tanh": (1 / 128, 128)}
+QUANTIZABLE = (
+    FUSES_ACTIVATION | SAME_SCALE | ACTIVATIONS | set(FIXED_OUTPUT) | {"Concat", "GlobalAveragePool", "HardSwish"}
+)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Every activation tensor that will be quantised, with what it shares parameters with."""
+
+    members: dict[str, tuple[ir.Value, ...]]
+    """Tensors that share one scale and zero point, by the name of their group."""
+    fixed: dict[str, tuple[float, int]]
+    """Scale and zero point of the groups that a kernel's grid decides."""
+
+
+def scale_groups(model: ir.Model) -> Groups:
+    """Partition a canonical float graph's activation tensors by shared quantisation parameters.
+
+    Raises:
+        ConversionError: an operator without an int8 form, or two fixed grids that would have to be one.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    absorbed: set[str] = set()
+    for node in model.graph:
+        if node.op_type not in QUANTIZABLE:
+            raise ConversionError(
+                f"{node.op_type} (node '{node.name}') has no int8 form in edgecnn",
+                hint=f"export with --precision fp32 or fp16; int8 knows: {', '.join(sorted(QUANTIZABLE))}",
+            )
+        if fusible_activation(node) is not None:
+            absorbed.add(str(node.outputs[0].name))
+        sources = {"Concat": list(node.inputs)}.get(node.op_type, list(node.inputs[:1]))
+        if node.op_type == "Concat" or node.op_type in SAME_SCALE:
+            for value in sources:
+                if value is not None and constant(value) is None:
+                    parent[find(str(value.name))] = find(str(node.outputs[0].name))
+
+    members: dict[str, tuple[ir.Value, ...]] = {}
+    fixed: dict[str, tuple[float, int]] = {}
+    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+        name = str(value.name)
+        if name in absorbed:
+            continue
+        root = find(name)
+        members[root] = (*members.get(root, ()), value)
+        producer = value.producer()
+        grid = FIXED_OUTPUT.get(producer.op_type) if producer is not None else None
+        if grid is not None and fixed.setdefault(root, grid) != grid:
+            raise ConversionError(f"'{name}' is concatenated with a tensor whose int8 grid differs")
+    return Groups(members, fixed)

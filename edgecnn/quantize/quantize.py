@@ -1,0 +1,31 @@
+"""Float graph and calibration images -> canonical QDQ graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from edgecnn.graph.graph import Graph
+from edgecnn.progress import Progress, silent
+from edgecnn.quantize.form import to_qdq
+from edgecnn.quantize.ranges import find_ranges
+from edgecnn.quantize.rounding import round_weights
+
+
+def quantize(graph: Graph, images: Collection[np.ndarray], progress: Progress = silent) -> Graph:
+    """Quantise a canonical fp32 graph to int8.
+
+    Weights are put on their grid first, so that NNCF calibrates and corrects biases for the very integers
+    that the QDQ graph stores.
+
+    Args:
+        graph: the float graph; it stays as it is.
+        images: calibration images (1, C, H, W), iterated more than once and read one at a time.
+        progress: called with a description, the images done and the total.
+
+    Raises:
+        ConversionError: an operator that has no int8 form.
+    """
+    rounded = round_weights(graph)
+    return to_qdq(rounded, find_ranges(rounded, images, len(images), progress))

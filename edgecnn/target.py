@@ -1,0 +1,106 @@
+"""Targets: what an artifact is compiled for. Each is one TOML file, shipped or the user's own."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edgecnn.errors import ConfigError
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place where a network runs: the runtime, the device kind, and what the pair accepts."""
+
+    name: str
+    """The file's stem, used in bundle names."""
+    description: str
+    """One line for ``edgecnn targets``."""
+    runtime: str
+    """The backend that compiles for it, a module of ``edgecnn.backends``."""
+    device: str
+    """Where it is measured: ``local``."""
+    precisions: tuple[str, ...]
+    """Those of ``fp32``, ``fp16``, ``int8`` that the pair runs, best first."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Passed to the runtime as they are."""
+
+
+def shipped_targets_dir() -> Path:
+    """The folder of shipped target files: inside an installed package, or at the top of a checkout."""
+    installed = Path(__file__).parent / "_targets"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "targets"
+
+
+def list_targets() -> list[Target]:
+    """All shipped targets, by name."""
+    return [read_target(path) for path in sorted(shipped_targets_dir().glob("*.toml"))]
+
+
+def load_target(name_or_path: str) -> Target:
+    """The shipped target of that name, or the one in the user's own TOML file.
+
+    Raises:
+        ConfigError: no such target (the nearest known names are listed), or a file that is not a target.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"target file {path} does not exist")
+        return read_target(path)
+    known = {path.stem: path for path in sorted(shipped_targets_dir().glob("*.toml"))}
+    if name_or_path not in known:
+        raise ConfigError(
+            f"unknown target '{name_or_path}'",
+            hint=did_you_mean(name_or_path, list(known)) + ", or pass the path of your own .toml file",
+        )
+    return read_target(known[name_or_path])
+
+
+def read_target(path: Path) -> Target:
+    """Read and check one target file.
+
+    Raises:
+        ConfigError: TOML that does not parse, unknown or missing fields, values of the wrong type.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"target file {path} cannot be read: {error}") from error
+    known = {f.name: f.type for f in fields(Target) if f.name != "name"}
+    if unknown := sorted(set(raw) - set(known)):
+        raise ConfigError(
+            f"target file {path} has an unknown field '{unknown[0]}'",
+            hint=f"fields: {', '.join(known)}",
+        )
+    if missing := [key for key in known if key not in raw and key != "options"]:
+        raise ConfigError(f"target file {path} lacks the field '{missing[0]}'", hint=f"fields: {', '.join(known)}")
+    for key in ("description", "runtime", "device"):
+        if not isinstance(raw[key], str):
+            raise ConfigError(f"target file {path}: '{key}' must be a string")
+    precisions = raw["precisions"]
+    if not isinstance(precisions, list) or not precisions or not all(p in PRECISIONS for p in precisions):
+        raise ConfigError(
+            f"target file {path}: 'precisions' must be a list", hint=f"of one or more of {', '.join(PRECISIONS)}"
+        )
+    if not isinstance(raw.get("options", {}), dict):
+        raise ConfigError(f"target file {path}: 'options' must be a table")
+    return Target(
+        name=path.stem,
+        description=raw["description"],
+        runtime=raw["runtime"],
+        device=raw["device"],
+        precisions=tuple(precisions),
+        options=raw.get("options", {}),
+    )
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint for a name that is not among the known ones: the nearest, or all of them where none is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
