@@ -1,0 +1,45 @@
+"""From a convolutional network to a compiled, checked and measured artifact for each edge target.
+
+What the command line does, as functions::
+
+    import edgecnn
+
+    [artifact] = edgecnn.export("mobilenet", ["tflite"], precision="int8")
+    print(edgecnn.bench(artifact.path).p50_ms)
+
+Importing the package loads no framework; a function's first use does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecnn.benchmark import bench, compare
+    from edgecnn.doctor import diagnose
+    from edgecnn.pipeline import export
+    from edgecnn.target import list_targets, load_target
+    from edgecnn.zoo import list_models
+
+__all__ = ["bench", "compare", "diagnose", "export", "list_models", "list_targets", "load_target"]
+
+_HOMES = {
+    "bench": "benchmark",
+    "compare": "benchmark",
+    "diagnose": "doctor",
+    "export": "pipeline",
+    "list_models": "zoo",
+    "list_targets": "target",
+    "load_target": "target",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgecnn' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"edgecnn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

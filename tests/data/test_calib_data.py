@@ -46,7 +46,7 @@ def _rows() -> list[Row]:
 def test_counts_and_size() -> None:
     """Enough to calibrate with, small enough to travel."""
     assert len(calibration_images()) >= 64
-    assert len(verification_images()) == 16
+    assert len(verification_images()) == 15
     assert 80 <= len(PHOTOS) <= 100
     everything = [path for path in shipped_photos_dir().rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in everything) < 4_000_000

@@ -20,8 +20,9 @@ from torch import nn
 from edgecnn.errors import ConfigError, WeightsError
 from edgecnn.spec import ModelSpec
 from edgecnn.zoo import build, make_spec
-from edgecnn.zoo.fetch import PackagePlace, PublishedFile, UrlPlace, cache_dir, fetch
-from edgecnn.zoo.weights import list_published, load_weights
+from edgecnn.zoo.fetch import cache_dir, fetch
+from edgecnn.zoo.published import PUBLISHED, PackagePlace, PublishedFile, UrlPlace
+from edgecnn.zoo.weights import load_weights
 
 PAYLOAD = bytes(range(256)) * 4000
 WRONG = PAYLOAD[:-1] + b"x"
@@ -437,7 +438,7 @@ def test_mistyped_source() -> None:
 
 @pytest.mark.network
 def test_published_mobilenet_v2(tmp_path: Path) -> None:
-    weights = list_published()[0]
+    weights = PUBLISHED[0]
     try:
         cached = fetch(weights.file)
     except WeightsError as error:

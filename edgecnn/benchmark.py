@@ -1,0 +1,68 @@
+"""Latency of bundles on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecnn.artifact import Artifact
+from edgecnn.bundle.write import read
+from edgecnn.devices import local
+from edgecnn.devices.job import Job
+from edgecnn.measurement import Comparison, Measurement
+from edgecnn.progress import Progress, silent
+
+
+def bench(
+    bundle: Path,
+    *,
+    threads: int = 1,
+    min_time_s: float = 2.0,
+    min_runs: int = 50,
+    progress: Progress = silent,
+) -> Measurement:
+    """Time a bundle in a process of its own, after a warm-up, for at least so long and so many runs.
+
+    Raises:
+        ConfigError: not a bundle, or one whose files have changed.
+        MissingDependency: its runtime is not installed.
+        DeviceError: the runtime cannot run it.
+    """
+    return local.measure(_job(read(bundle), threads, min_time_s, min_runs), progress=progress)
+
+
+def compare(
+    bundle: Path,
+    against: Path,
+    *,
+    threads: int = 1,
+    min_time_s: float = 2.0,
+    min_runs: int = 50,
+    progress: Progress = silent,
+) -> tuple[Measurement, Measurement, Comparison]:
+    """Time two bundles in turns, A B A B, and give the ratio of ``bundle`` over ``against`` with its interval.
+
+    Returns:
+        The measurement of ``against``, that of ``bundle``, and the comparison.
+
+    Raises:
+        ConfigError, MissingDependency, DeviceError: as `bench` does, for either.
+    """
+    jobs = [_job(read(path), threads, min_time_s, min_runs) for path in (against, bundle)]
+    return local.compare(jobs[0], jobs[1], progress=progress)
+
+
+def _job(artifact: Artifact, threads: int, min_time_s: float, min_runs: int) -> Job:
+    return Job(
+        model=artifact.model,
+        companions=artifact.companions,
+        runtime=artifact.runtime,
+        options=artifact.options,
+        target=artifact.target,
+        variant=artifact.variant,
+        precision=artifact.precision,
+        macs=artifact.macs,
+        threads=threads,
+        min_time_s=min_time_s,
+        min_runs=min_runs,
+        max_time_s=max(30.0, 2 * min_time_s),
+    )

@@ -1,0 +1,102 @@
+"""``edgecnn export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgecnn.artifact import Artifact
+from edgecnn.cli.console import json_option, print_json, progress_bar
+from edgecnn.cli.parameters import complete_model, complete_target, model_options
+from edgecnn.zoo import resolve
+
+
+@click.command(short_help="Export a network: compiled, checked, measured.")
+@click.argument("model", shell_complete=complete_model)
+@click.option("--target", "targets", multiple=True, required=True, shell_complete=complete_target,
+              metavar="NAME|FILE.toml", help="Where it will run; give it again for more targets.")  # fmt: skip
+@model_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
+              help="Folder in which the bundle is made.  [default: here]")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
+@json_option
+def export(
+    model: str,
+    targets: tuple[str, ...],
+    precision: str,
+    width: float | None,
+    resolution: int | None,
+    weights: str,
+    calibration: Path | None,
+    output: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export MODEL to a checked bundle for each target.
+
+    A bundle is a folder <model>-<target>-<precision> with the model file, run.py, which classifies an image
+    with it, and manifest.json, which says how it was made and what was checked.
+
+    \b
+    edgecnn export mobilenet --target tflite
+    edgecnn export mobilenet --target tflite --target openvino --precision int8 -o build
+    edgecnn export mobilenet_v1 --width 0.5 --resolution 160 --weights random --target onnxruntime
+    edgecnn export resnet18 --weights resnet18-mine.pth --calibration photos/ --precision int8 --target tflite
+    """
+    name = resolve(model).name
+    if name != model and not as_json:
+        click.echo(f"{model} is {name}", err=False)
+    # torch and the runtimes are imported here, not for --help.
+    from edgecnn import pipeline
+
+    with progress_bar() as progress:
+        artifacts = pipeline.export(
+            name,
+            targets,
+            precision=precision,
+            width=width,
+            resolution=resolution,
+            weights=weights,
+            calibration=calibration,
+            output=output,
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        print_json([{"path": str(artifact.path), **artifact.manifest} for artifact in artifacts])
+        return
+    _print_source(artifacts[0])
+    for artifact in artifacts:
+        _print_artifact(artifact)
+
+
+def _print_source(artifact: Artifact) -> None:
+    from edgecnn.bundle.write import describe_check, describe_weights
+
+    manifest = artifact.manifest
+    _line("model", f"{artifact.variant}: {manifest['params']:,} parameters, {artifact.macs / 1e6:,.1f} M MACs "
+                   f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)")  # fmt: skip
+    _line("weights", describe_weights(manifest["weights"]))
+    trained = manifest["weights"]["trained_resolution"]
+    if trained and trained != manifest["model"]["resolution"]:
+        _line("", f"trained at {trained} pixels, used at {manifest['model']['resolution']}: accuracy will differ")
+    if manifest["calibration"]:
+        _line("calibrated", f"on {manifest['calibration']['images']} images")
+    for entry in manifest["checks"][:-1]:
+        _line("checked", describe_check(entry))
+
+
+def _print_artifact(artifact: Artifact) -> None:
+    from edgecnn.bundle.write import describe_check, describe_measured
+
+    manifest = artifact.manifest
+    size = sum(path.stat().st_size for path in (artifact.model, *artifact.companions))
+    click.echo()
+    _line(artifact.target, describe_check(manifest["checks"][-1]))
+    _line("", describe_measured(manifest["measured"]))
+    _line("", f"{artifact.path}/ ({size / 1e6:.1f} MB), try: python {artifact.path}/run.py photo.jpg")
+
+
+def _line(title: str, text: str) -> None:
+    click.echo(f"{click.style(title.ljust(12), bold=True)}{text}")

@@ -1,0 +1,249 @@
+"""From a zoo name to checked bundles: source, float graph, QDQ graph, artifact, one stage after the other.
+
+Stages up to the graph are shared by all targets of one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from edgecnn import check
+from edgecnn.artifact import Artifact
+from edgecnn.backends import backend
+from edgecnn.bundle.folder import check_place, staged
+from edgecnn.bundle.write import read, write_files
+from edgecnn.data.images import list_images
+from edgecnn.data.sets import ImageStream, calibration_images, digest, verification_images
+from edgecnn.devices import local
+from edgecnn.devices.job import Job
+from edgecnn.errors import ConfigError
+from edgecnn.graph.cost import layer_costs
+from edgecnn.graph.from_torch import eager_outputs
+from edgecnn.graph.from_torch import export as export_graph
+from edgecnn.graph.graph import Graph, shape_of
+from edgecnn.graph.half import to_fp16
+from edgecnn.measurement import Measurement
+from edgecnn.progress import Progress, silent
+from edgecnn.spec import ModelSpec
+from edgecnn.target import PRECISIONS, Target, load_target
+from edgecnn.versions import tool_versions
+from edgecnn.zoo import build, make_spec
+from edgecnn.zoo.weights import LoadedWeights, load_weights
+
+# Enough for a decibel's tenth, and the check stays shorter than the calibration.
+_CHECKED_CALIBRATION_IMAGES = 32
+# The quick figure of an export; `edgecnn bench` takes its time.
+_QUICK = {"min_time_s": 0.3, "min_runs": 20, "max_time_s": 5.0}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What all targets of one export share."""
+
+    spec: ModelSpec
+    weights: LoadedWeights
+    params: int
+    """Of the module, batch norm included: the number papers state."""
+    macs: int
+    graph: Graph
+    checks: tuple[check.Check, ...]
+    calibration: dict[str, Any] | None
+
+
+def export(
+    model: str,
+    targets: Sequence[str],
+    *,
+    precision: str = "fp32",
+    width: float | None = None,
+    resolution: int | None = None,
+    weights: str = "imagenet",
+    calibration: Path | None = None,
+    output: Path = Path(),
+    force: bool = False,
+    measure: bool = True,
+    progress: Progress = silent,
+) -> list[Artifact]:
+    """Export a zoo network to one checked bundle a target.
+
+    Args:
+        model: a name or short name of ``edgecnn.list_models()``.
+        targets: names of shipped targets, or paths of target files.
+        precision: ``fp32``, ``fp16`` (weights) or ``int8``.
+        width: multiplier on the channel counts; None for the network's own.
+        resolution: side of the input in pixels; None for the network's own.
+        weights: ``imagenet``, ``random``, or a checkpoint file.
+        calibration: a folder of images that decide int8 ranges; None for the photographs in the package.
+        output: the folder in which the bundles, named ``<model>-<target>-<precision>``, are made.
+        force: replace bundles that are there.
+        measure: time each artifact briefly on this machine.
+        progress: told how far the work is.
+
+    Returns:
+        The artifacts, in the order of ``targets``. If one fails its check, none of those after it are made.
+
+    Raises:
+        EdgeCNNError: one of its subclasses, with a hint; nothing is left of the bundle that failed.
+    """
+    spec = make_spec(model, width=width, resolution=resolution)
+    loaded_targets = [_target(name, precision) for name in dict.fromkeys(targets)]
+    if not loaded_targets:
+        raise ConfigError("no target is named", hint="`edgecnn targets` lists them")
+    if calibration is not None and precision != "int8":
+        raise ConfigError(f"calibration images are given, but {precision} has no use for them",
+                          hint="add --precision int8, or leave --calibration out")  # fmt: skip
+    images = list_images(calibration) if calibration is not None else calibration_images()
+    backends = [backend(target.runtime) for target in loaded_targets]
+    places = [output / f"{spec.variant}-{target.name}-{precision}" for target in loaded_targets]
+    for place in places:
+        check_place(place, force=force)
+
+    source = _source(spec, precision, weights, images, progress)
+    command = ["edgecnn", "export", spec.name, *_options(spec, precision, weights, calibration)]
+    artifacts = []
+    for target, module, place in zip(loaded_targets, backends, places, strict=True):
+        progress(f"compiling for {target.name}", 0, None)
+        with staged(place) as folder:
+            files = module.compile(source.graph, target, folder)
+            checks = (*source.checks, _check_artifact(source, module, files[0], target))
+            measurement = _measure(source, target, files, progress) if measure else None
+            write_files(
+                folder,
+                _manifest(source, target, module, files, checks, measurement, [*command, "--target", target.name]),
+                source.weights.preprocess.to_json(),
+                source.weights.labels,
+                module.PACKAGES,
+            )
+        artifacts.append(read(place))
+    return artifacts
+
+
+def _target(name: str, precision: str) -> Target:
+    target = load_target(name)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision '{precision}'", hint=f"known: {', '.join(PRECISIONS)}")
+    if precision not in target.precisions:
+        raise ConfigError(
+            f"target '{target.name}' does not run {precision}", hint=f"it runs {', '.join(target.precisions)}"
+        )
+    return target
+
+
+def _source(
+    spec: ModelSpec, precision: str, weights: str, images: list[Path], progress: Progress
+) -> _Source:
+    module = build(spec)
+    loaded = load_weights(spec, module, weights, progress)
+    progress("exporting the float graph", 0, None)
+    graph = export_graph(module, spec)
+    verification = ImageStream(tuple(verification_images()), loaded.preprocess)
+    checks = [check.float_graph(graph, lambda x: [t.numpy() for t in eager_outputs(module, [x])], verification)]
+    macs = sum(cost.macs for cost in layer_costs(graph))
+    calibration = None
+    if precision == "fp16":
+        graph = to_fp16(graph)
+    elif precision == "int8":
+        # NNCF takes most of a second to import; float exports go without.
+        from edgecnn.quantize.quantize import quantize
+
+        progress("loading the quantiser", 0, None)
+        stream = ImageStream(tuple(images), loaded.preprocess)
+        quantized = quantize(graph, stream, progress)
+        every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
+        checked = ImageStream(tuple(images[::every]), loaded.preprocess)
+        checks.append(check.quantized_graph(graph, quantized, checked, progress))
+        graph = quantized
+        calibration = {"images": len(images), "sha256": digest(images)}
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return _Source(spec, loaded, params, macs, graph, tuple(checks), calibration)
+
+
+def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:
+    images = ImageStream(tuple(verification_images()), source.weights.preprocess)
+    compare = check.int8_artifact if source.graph.precision == "int8" else check.float_artifact
+    return compare(source.graph, partial(module.load, model, target), module.load(model, target), images)
+
+
+def _measure(source: _Source, target: Target, files: list[Path], progress: Progress) -> Measurement:
+    job = Job(
+        model=files[0],
+        companions=tuple(files[1:]),
+        runtime=target.runtime,
+        options=target.options,
+        target=target.name,
+        variant=source.spec.variant,
+        precision=source.graph.precision,
+        macs=source.macs,
+        **_QUICK,  # type: ignore[arg-type]
+    )
+    return local.measure(job, progress=progress)
+
+
+def _options(spec: ModelSpec, precision: str, weights: str, calibration: Path | None) -> list[str]:
+    """The options of the command that makes the same bundle again."""
+    options = ["--precision", precision, "--width", f"{spec.width:g}", "--resolution", str(spec.resolution)]
+    options += ["--weights", weights]
+    return options + (["--calibration", str(calibration)] if calibration is not None else [])
+
+
+def _manifest(
+    source: _Source,
+    target: Target,
+    module: ModuleType,
+    files: list[Path],
+    checks: tuple[check.Check, ...],
+    measurement: Measurement | None,
+    command: list[str],
+) -> dict[str, Any]:
+    graph, weights = source.graph, source.weights
+    batch, channels, height, width = shape_of(graph.input)
+    nchw = [batch, channels, height, width]
+    recorded = asdict(weights) | {"random": weights.random}
+    del recorded["labels"], recorded["preprocess"]
+    return {
+        "variant": source.spec.variant,
+        "model": asdict(source.spec),
+        "target": target.name,
+        "runtime": target.runtime,
+        "options": target.options,
+        "precision": graph.precision,
+        "model_file": files[0].name,
+        "companion_files": [path.name for path in files[1:]],
+        "input": {
+            "name": str(graph.input.name),
+            "shape": nchw if module.LAYOUT == "NCHW" else [batch, height, width, channels],
+            "layout": module.LAYOUT,
+            "dtype": "float32",
+        },
+        "output": {"name": str(graph.output.name), "shape": list(shape_of(graph.output)), "dtype": "float32"},
+        "params": source.params,
+        "macs": source.macs,
+        "weights": recorded,
+        "calibration": source.calibration,
+        "graph_sha256": graph.digest,
+        "checks": [entry.to_json() for entry in checks],
+        "measured": None if measurement is None else _measured(measurement),
+        "versions": tool_versions(module.PACKAGES),
+        "command": command,
+    }
+
+
+def _measured(measurement: Measurement) -> dict[str, Any]:
+    """The quick measurement without its samples, which `edgecnn bench` keeps."""
+    raw = asdict(measurement)
+    for name in ("samples_ms", "warmup_ms", "block_runs", "target", "variant", "precision", "options", "macs"):
+        del raw[name]
+    return {
+        "p50_ms": measurement.p50_ms,
+        "p90_ms": measurement.p90_ms,
+        "gmacs_per_s": measurement.gmacs_per_s,
+        "runs": len(measurement.samples_ms),
+        "steady": measurement.steady,
+        "reason": measurement.reason,
+        **raw,
+    }
