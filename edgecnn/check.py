@@ -5,7 +5,7 @@
 | float graph | eager torch | max abs difference <= 1e-4 x max abs output, same top-1 |
 | QDQ graph | float graph | SQNR and agreement recorded, refused below a floor |
 | float artifact | float graph | max abs difference <= 1e-3 x max abs output (fp16: 1e-2), same top-1 |
-| int8 artifact | QDQ graph, unfused | mean abs difference in output steps, same top-1 where the margin is clear |
+| int8 artifact | QDQ graph, unfused | mean abs difference in output steps, same top-1 where it is clear |
 
 A top-1 counts where the reference's margin (first minus second logit) is wider than the allowed difference;
 random weights give logits that are all but equal, and a tie decides nothing.
@@ -66,14 +66,27 @@ class Check:
         return {key: value if value != math.inf else "inf" for key, value in asdict(self).items()}
 
 
-def float_graph(graph: Graph, eager: Runner, images: Collection[np.ndarray]) -> Check:
+def float_graph(
+    graph: Graph, eager: Runner, images: Collection[np.ndarray], layers: Runner | None = None
+) -> Check:
     """The exported graph against the torch module it came from.
+
+    Args:
+        graph: the canonical fp32 graph.
+        eager: the module, from one input (NCHW, float32) to its output.
+        images: inputs (1, C, H, W).
+        layers: gives what the module's layers compute, in order, as ``from_torch.layer_outputs`` does; run
+            only on failure, to name the first layer that diverges.
 
     Raises:
         ParityError: they differ by more than ``TORCH_LIMIT``, or name another class.
     """
+
+    def first(image: np.ndarray) -> str | None:
+        return _first_unmatched(graph, layers(image), image) if layers is not None else None
+
     pairs = _pairs(eager, load_reference(graph), images)
-    return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, lambda: None)
+    return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, first)
 
 
 def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collection[np.ndarray]) -> Check:
@@ -84,11 +97,15 @@ def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collect
     """
     limit = FLOAT_LIMITS[graph.precision]
 
-    def first() -> str | None:
-        def bad(expected: np.ndarray, got: np.ndarray) -> bool:
+    def first(image: np.ndarray) -> str | None:
+        layers = {
+            operand.name: operator.name for operator in operators(graph) for operand in operator.outputs
+        }
+
+        def bad(tensor: str, expected: np.ndarray, got: np.ndarray) -> bool:
             return not _relative_difference(expected, got) <= limit
 
-        return _first_layer(graph, load_reference, loader, images, bad)
+        return _first_layer(layers, load_reference(graph, list(layers)), loader(list(layers)), image, bad)
 
     pairs = _pairs(load_reference(graph), run, images)
     return _relative(f"{graph.precision} artifact", f"{graph.precision} graph", pairs, limit, first)
@@ -98,35 +115,39 @@ def int8_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collecti
     """A compiled int8 model against its QDQ graph, run unfused.
 
     Raises:
-        ParityError: the mean difference exceeds ``INT8_STEPS`` output steps, or a clear top-1 differs; it names
-            the first layer that diverges.
+        ParityError: the mean difference exceeds ``INT8_STEPS`` output steps, or a clear top-1 differs; it
+            names the first layer that diverges.
     """
-    step = _steps(graph)[str(graph.output.name)]
+    scales = _steps(graph)
+    step = scales[str(graph.output.name)]
 
-    def first() -> str | None:
-        scales = _steps(graph)
+    def first(image: np.ndarray) -> str | None:
+        layers = _quantized_layers(graph)
+        expected = load_reference(graph, [_dequantized(graph, name) for name in layers])
 
-        def load(graph: Graph, names: Sequence[str]) -> Runner:
-            return load_reference(graph, [f"{name}:dequantized" for name in names[:-1]] + [names[-1]])
+        def bad(tensor: str, expected: np.ndarray, got: np.ndarray) -> bool:
+            return not np.abs(expected - got).mean() <= INT8_STEPS * scales[tensor]
 
-        def bad_by_name(name: str, expected: np.ndarray, got: np.ndarray) -> bool:
-            return not np.abs(expected - got).mean() <= INT8_STEPS * scales[name]
-
-        return _first_layer(graph, load, loader, images, bad_by_name, names=list(scales))
+        return _first_layer(layers, expected, loader(list(layers)), image, bad)
 
     total = agree = wrong = 0
-    differences = 0.0
-    for expected, got in _pairs(load_reference(graph), run, images):
-        differences += float(np.abs(expected - got).mean()) if _same_shape(expected, got) else math.inf
+    sum_of_steps = 0.0
+    worst: tuple[float, np.ndarray | None] = (-1.0, None)
+    for image, expected, got in _pairs(load_reference(graph), run, images):
+        steps = float(np.abs(expected - got).mean()) / step if _same_shape(expected, got) else math.inf
+        sum_of_steps += steps
         same = _top1(expected) == _top1(got)
-        total, agree = total + 1, agree + same
-        wrong += not same and _margin(expected) > CLEAR_MARGIN_STEPS * step
-    mean_steps = differences / total / step
+        clear = not same and _margin(expected) > CLEAR_MARGIN_STEPS * step
+        total, agree, wrong = total + 1, agree + same, wrong + clear
+        badness = math.inf if clear or math.isnan(steps) else steps
+        worst = (badness, image) if badness > worst[0] else worst
+    mean_steps = sum_of_steps / total
     check = Check(
         "int8 artifact", "int8 graph, unfused", total, "mean_abs_steps", mean_steps, INT8_STEPS, agree / total
     )
     if not mean_steps <= INT8_STEPS or wrong:
-        raise _parity(check, wrong, first())
+        assert worst[1] is not None
+        raise _parity(check, wrong, first(worst[1]))
     return check
 
 
@@ -141,10 +162,13 @@ def quantized_graph(
     """
     total = agree = 0
     signal = noise = 0.0
-    for expected, got in _pairs(load_reference(graph), load_reference(qdq), images):
+    for _, expected, got in _pairs(load_reference(graph), load_reference(qdq), images):
         total, agree = total + 1, agree + (_top1(expected) == _top1(got))
         progress("checking int8", total, len(images))
-        signal, noise = signal + float(np.square(expected).sum()), noise + float(np.square(expected - got).sum())
+        signal, noise = (
+            signal + float(np.square(expected).sum()),
+            noise + float(np.square(expected - got).sum()),
+        )
     sqnr_db = _decibel(signal, noise)
     check = Check("int8 graph", "float graph", total, "sqnr_db", sqnr_db, SQNR_FLOOR_DB, agree / total)
     if not sqnr_db >= SQNR_FLOOR_DB:
@@ -152,52 +176,53 @@ def quantized_graph(
         raise ParityError(
             f"int8 graph: SQNR {sqnr_db:.1f} dB against the float graph on {total} images is below the floor "
             f"of {SQNR_FLOOR_DB:g} dB; the layers that lose most: {worst}",
-            hint="calibrate on images like those it will see (--calibration DIR), or use --precision fp32 or fp16",
+            hint="calibrate on images like those it will see (--calibration DIR), or use --precision fp16",
         )
     return check
 
 
 def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list[tuple[str, float]]:
-    """Each quantised tensor's own SQNR in dB on the first image, the lowest first."""
-    names = [name for name in _steps(qdq) if name != str(qdq.output.name)]
+    """The SQNR in dB of each layer's quantised output on the first image, the lowest first."""
     produced = {str(output.name) for node in graph.model.graph for output in node.outputs}
-    names = [name for name in names if name in produced]
+    layers = {tensor: layer for tensor, layer in _quantized_layers(qdq).items() if tensor in produced}
     image = next(iter(images))
-    expected = load_reference(graph, names)(image)
-    got = load_reference(qdq, [f"{name}:dequantized" for name in names])(image)
+    expected = load_reference(graph, list(layers))(image)
+    got = load_reference(qdq, [_dequantized(qdq, name) for name in layers])(image)
     losses = [
-        (name, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum())))
-        for name, e, g in zip(names, expected, got, strict=True)
+        (layer, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum())))
+        for layer, e, g in zip(layers.values(), expected, got, strict=True)
     ]
     return sorted(losses, key=lambda loss: loss[1])
 
 
 def _pairs(
     reference: Runner, candidate: Runner, images: Iterable[np.ndarray]
-) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for image in images:
-        yield reference(image)[0], candidate(image)[0]
+        yield image, reference(image)[0], candidate(image)[0]
 
 
 def _relative(
     stage: str,
     against: str,
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    pairs: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
     limit: float,
-    first_layer: Callable[[], str | None],
+    first_layer: Callable[[np.ndarray], str | None],
 ) -> Check:
     total = agree = wrong = 0
-    worst = 0.0
-    for expected, got in pairs:
-        # max() would let a NaN pass.
+    worst: tuple[float, np.ndarray | None] = (-1.0, None)
+    for image, expected, got in pairs:
         difference = _relative_difference(expected, got)
-        worst = difference if not difference <= worst else worst
         same = _top1(expected) == _top1(got)
-        total, agree = total + 1, agree + same
-        wrong += not same and _margin(expected) > 2 * limit * float(np.abs(expected).max())
-    check = Check(stage, against, total, "max_abs_relative", worst, limit, agree / total)
-    if not worst <= limit or wrong:
-        raise _parity(check, wrong, first_layer())
+        clear = not same and _margin(expected) > 2 * limit * float(np.abs(expected).max())
+        total, agree, wrong = total + 1, agree + same, wrong + clear
+        # A NaN is worse than any number, and stays.
+        if not difference <= worst[0] and not math.isnan(worst[0]):
+            worst = (difference, image)
+    check = Check(stage, against, total, "max_abs_relative", worst[0], limit, agree / total)
+    if not worst[0] <= limit or wrong:
+        assert worst[1] is not None
+        raise _parity(check, wrong, first_layer(worst[1]))
     return check
 
 
@@ -212,36 +237,70 @@ def _parity(check: Check, wrong: int, layer: str | None) -> ParityError:
 
 
 def _first_layer(
-    graph: Graph,
-    load: Callable[[Graph, Sequence[str]], Runner],
-    loader: TapLoader,
-    images: Iterable[np.ndarray],
-    bad: Callable[..., bool],
-    names: list[str] | None = None,
+    layers: dict[str, str],
+    expected: Runner,
+    got: Runner,
+    image: np.ndarray,
+    bad: Callable[[str, np.ndarray, np.ndarray], bool],
 ) -> str | None:
-    """The first tensor in execution order that the compiled model still has and that is ``bad``."""
-    by_name = names is not None
-    if names is None:
-        names = [operand.name for operator in operators(graph) for operand in operator.outputs]
-    image = next(iter(images))
-    for name, expected, got in zip(names, load(graph, names)(image), loader(names)(image), strict=True):
-        if np.ndim(got) == 0 and np.ndim(expected) > 0:
-            continue  # the compiler fused this tensor away
-        if not _same_shape(expected, got) or (bad(name, expected, got) if by_name else bad(expected, got)):
-            return name
+    """The layer of the first tensor in execution order that the compiled model still has and that is ``bad``.
+
+    Args:
+        layers: names of tensors in execution order, each with its layer's.
+        expected: gives these tensors as they should be.
+        got: gives them as the compiled model has them, NaN of rank 0 where it does not.
+        image: the input.
+        bad: whether a tensor, given its name and both values of one shape, diverges.
+    """
+    for (tensor, layer), e, g in zip(layers.items(), expected(image), got(image), strict=True):
+        fused_away = np.ndim(g) == 0 and np.ndim(e) > 0
+        if not fused_away and (not _same_shape(e, g) or bad(tensor, e, g)):
+            return layer
     return None
 
 
+def _first_unmatched(graph: Graph, layers: Sequence[np.ndarray], image: np.ndarray) -> str | None:
+    """The node at which a torch module's layers first compute what no tensor of the graph holds.
+
+    Layers and tensors are matched in order, by shape and value. A layer without its like stands for the first
+    tensor of its shape behind the last match.
+    """
+    names = [(str(node.name), str(output.name)) for node in graph.model.graph for output in node.outputs]
+    tensors = load_reference(graph, [tensor for _, tensor in names])(image)
+    unmatched = list(range(len(tensors)))
+    for layer in layers:
+        alike = [i for i in unmatched if _same_shape(layer, tensors[i])]
+        equal = [i for i in alike if _relative_difference(layer, tensors[i]) <= TORCH_LIMIT]
+        if equal:
+            unmatched = [i for i in unmatched if i > equal[0]]
+        elif alike:
+            return names[alike[0]][0]
+    return names[-1][0]
+
+
+def _dequantized(graph: Graph, tensor: str) -> str:
+    """The name of a quantised tensor's float values in a QDQ graph."""
+    return tensor if tensor == graph.output.name else f"{tensor}:dequantized"
+
+
+def _quantized_layers(graph: Graph) -> dict[str, str]:
+    """The layer of every quantised activation that an operator computes, in execution order."""
+    return {
+        operand.name: operator.name
+        for operator in operators(graph)
+        for operand in operator.outputs
+        if operand.scale is not None
+    }
+
+
 def _steps(graph: Graph) -> dict[str, float]:
-    """Scale of every quantised activation that an operator computes, in execution order, the output last."""
-    output = str(graph.output.name)
-    steps = {
+    """Scale of every quantised activation that an operator computes."""
+    return {
         operand.name: float(operand.scale[0])
         for operator in operators(graph)
         for operand in operator.outputs
         if operand.scale is not None
     }
-    return {name: step for name, step in steps.items() if name != output} | {output: steps[output]}
 
 
 def _same_shape(expected: np.ndarray, got: np.ndarray) -> bool:
@@ -252,7 +311,7 @@ def _relative_difference(expected: np.ndarray, got: np.ndarray) -> float:
     if not _same_shape(expected, got):
         return math.inf
     scale = float(np.abs(expected).max())
-    difference = float(np.abs(expected.astype(np.float64) - got).max())
+    difference = float(np.abs(expected.astype(np.float64) - got).max())  # max() gives NaN where there is one
     return difference / scale if scale else difference
 
 

@@ -108,7 +108,7 @@ def export(
     artifacts = []
     for target, module, place in zip(loaded_targets, backends, places, strict=True):
         progress(f"compiling for {target.name}", 0, None)
-        with staged(place) as folder:
+        with staged(place, force=force) as folder:
             files = module.compile(source.graph, target, folder)
             checks = (*source.checks, _check_artifact(source, module, files[0], target))
             measurement = _measure(source, target, files, progress) if measure else None

@@ -2,12 +2,12 @@
 
 Each has
 
-- ``EXTRA``: the extra of the ``edgecnn`` package that installs it, or None where it comes with the base;
 - ``compile(graph, target, folder) -> list[Path]``: write the model file or files, the entry file first;
 - ``load(model, target, taps=None) -> Runner``: a function from one input (NCHW, float32) to the network's
-  output, or to the named tensors (NCHW, float32) that the compiled model still has;
+  output, or to the named tensors (NCHW, float32, dequantised) that the compiled model still has, with a NaN
+  of rank 0 for those it has not;
 - ``LAYOUT``: ``NCHW`` or ``NHWC``, the layout in which the compiled model takes its input;
-- ``LOCAL_STEPS``: how many output steps of mean difference the runtime's rounding may cause (int8).
+- ``PACKAGES``: the distributions whose versions decide what the file holds.
 """
 
 from __future__ import annotations

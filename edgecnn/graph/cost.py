@@ -36,7 +36,8 @@ def layer_costs(graph: Graph) -> list[LayerCost]:
         macs = params = 0
         if node.op_type in ("Conv", "Gemm"):
             weight, bias = constant(node.inputs[1]), constant(node.inputs[2])
-            assert weight is not None and bias is not None
+            assert weight is not None
+            assert bias is not None
             per_output = math.prod(weight.shape[1:])
             macs, params = math.prod(shape) * per_output, weight.size + bias.size
         costs.append(LayerCost(str(node.name), node.op_type, macs, params, shape))

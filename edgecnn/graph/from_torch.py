@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.serde
 import torch
@@ -37,14 +38,15 @@ def export(model: torch.nn.Module, spec: ModelSpec) -> Graph:
             torch.onnx.export(
                 model.eval(),
                 (example,),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # its annotation leaves out file objects
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["input"],
                 output_names=["logits"],
             )
     except Exception as error:  # the exporter raises many types, some of them torch's private ones
-        raise ConversionError(f"torch cannot export {spec.variant}: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConversionError(f"torch cannot export {spec.variant}: {reason}") from error
     exported = onnx_ir.serde.deserialize_model(load_model_from_string(buffer.getvalue()))
     exported.producer_name, exported.producer_version = "edgecnn", None
     exported.graph.name = spec.variant
@@ -55,3 +57,30 @@ def eager_outputs(model: torch.nn.Module, batch: list[ir.ArrayCompatible]) -> li
     """The network's outputs in eager torch, one (1, classes) tensor for each (1, C, H, W) input."""
     with torch.no_grad():
         return [model(torch.as_tensor(x)) for x in batch]
+
+
+def layer_outputs(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:
+    """What each layer of a network computes for one input (1, C, H, W), in the order in which they run.
+
+    A layer is a module without modules inside. One whose output goes into batch norm is left out, because the
+    graph has the two folded into one.
+    """
+    outputs: list[np.ndarray] = []
+
+    def record(module: torch.nn.Module, inputs: object, output: object) -> None:
+        if isinstance(module, torch.nn.BatchNorm2d) and outputs:
+            outputs.pop()
+        if isinstance(output, torch.Tensor):
+            # A copy: the next layer may work in place.
+            outputs.append(output.detach().numpy().copy())
+
+    hooks = [
+        module.register_forward_hook(record) for module in model.modules() if not list(module.children())
+    ]
+    try:
+        with torch.no_grad():
+            model(torch.as_tensor(x))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs

@@ -27,7 +27,7 @@ class Graph:
     @cached_property
     def serialized(self) -> bytes:
         """The ONNX file's bytes; equal graphs give equal bytes."""
-        return ir.to_proto(self.model).SerializeToString(deterministic=True)
+        return bytes(ir.to_proto(self.model).SerializeToString(deterministic=True))
 
     @cached_property
     def digest(self) -> str:
@@ -66,5 +66,7 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
 def _only(values: list[ir.Value], what: str) -> ir.Value:
     if len(values) != 1:
         names = ", ".join(str(value.name) for value in values)
-        raise ConversionError(f"the graph has {len(values)} {what}s ({names}); edgecnn compiles networks with one")
+        raise ConversionError(
+            f"the graph has {len(values)} {what}s ({names}); edgecnn compiles networks with one"
+        )
     return values[0]

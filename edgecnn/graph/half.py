@@ -1,7 +1,7 @@
 """fp16: weights stored in half precision and widened to float32 where they are used.
 
-It halves the file. CPUs compute in float32 all the same, so the latency is fp32's; targets with half-precision
-arithmetic take the widening away.
+It halves the file. CPUs compute in float32 all the same, so the latency is fp32's; targets with
+half-precision arithmetic take the widening away.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def to_fp16(graph: Graph) -> Graph:
         ConversionError: a weight beyond half precision's range.
     """
     model = graph.copy()
+    widened: dict[str, ir.Value] = {}
     for node in list(model.graph):
         if node.op_type not in ("Conv", "Gemm"):
             continue
@@ -29,19 +30,27 @@ def to_fp16(graph: Graph) -> Graph:
             array = constant(value)
             if value is None or array is None:
                 continue
-            with np.errstate(over="ignore"):
-                half = array.astype(np.float16)
-            if not np.isfinite(half).all():
-                raise ConversionError(
-                    f"'{value.name}' holds {np.abs(array).max():.3g}, beyond fp16's largest number 65504",
-                    hint="export with --precision fp32",
-                )
-            stored = initializer(model.graph, f"{value.name}:fp16", half)
-            cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{value.name}:Cast")
-            cast.outputs[0].name = f"{value.name}:float32"
-            cast.outputs[0].shape, cast.outputs[0].type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
-            model.graph.insert_before(node, cast)
-            node.replace_input_with(position, cast.outputs[0])
+            name = str(value.name)
+            if name not in widened:
+                widened[name] = _widen(model.graph, node, name, array)
+            node.replace_input_with(position, widened[name])
             if not value.uses():
-                del model.graph.initializers[str(value.name)]
+                del model.graph.initializers[name]
     return Graph(model, "fp16")
+
+
+def _widen(graph: ir.Graph, before: ir.Node, name: str, array: np.ndarray) -> ir.Value:
+    """A Cast to float32 of the array stored in half precision."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ConversionError(
+            f"'{name}' holds {np.abs(array).max():.3g}, beyond fp16's largest number 65504",
+            hint="export with --precision fp32",
+        )
+    stored = initializer(graph, f"{name}:fp16", half)
+    cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}:Cast")
+    cast.outputs[0].name = f"{name}:float32"
+    cast.outputs[0].shape, cast.outputs[0].type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(before, cast)
+    return cast.outputs[0]

@@ -50,7 +50,8 @@ class Operand:
         if self.axis is not None:
             along[self.axis] = -1
         offset = self.data.astype(np.float32) - self.zero_point.reshape(along).astype(np.float32)
-        return offset * self.scale.reshape(along)
+        real: np.ndarray = offset * self.scale.reshape(along)
+        return real
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Operator:
     """One operation that a runtime executes."""
 
     op_type: str
-    """ONNX's name; ``QuantizeLinear`` and ``DequantizeLinear`` stay only where a value really changes form."""
+    """ONNX's name; ``QuantizeLinear`` and ``DequantizeLinear`` stay only where a value changes form."""
     name: str
     """The node's name."""
     inputs: tuple[Operand | None, ...]
@@ -105,7 +106,7 @@ def clip_bounds(node: ir.Node) -> tuple[float, float]:
             value = constant(node.inputs[position])
             if value is None:
                 raise ConversionError(f"Clip (node '{node.name}') has a bound that is computed")
-            bounds[position - 1] = float(value)
+            bounds[position - 1] = float(value.item())
     return bounds[0], bounds[1]
 
 
@@ -148,7 +149,11 @@ def _source(value: ir.Value) -> Operand:
         stored = producer.inputs[0]
         assert stored is not None
         return _quantized(stored, producer)
-    if producer is not None and producer.op_type == "Cast" and (half := constant(producer.inputs[0])) is not None:
+    if (
+        producer is not None
+        and producer.op_type == "Cast"
+        and (half := constant(producer.inputs[0])) is not None
+    ):
         return Operand(str(value.name), half.shape, half.dtype, data=half)
     if (data := constant(value)) is not None:
         return Operand(str(value.name), data.shape, data.dtype, data=data)

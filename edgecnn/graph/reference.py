@@ -1,7 +1,8 @@
 """The reference: a graph run operator by operator, as it is written.
 
 ONNX Runtime with its graph optimisation off. Fused u8s8 kernels saturate on x86 CPUs without VNNI; the
-unfused graph computes DequantizeLinear, the float operator and QuantizeLinear one after the other, and does not.
+unfused graph computes DequantizeLinear, the float operator and QuantizeLinear one after the other, and does
+not.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def load_reference(graph: Graph, taps: Sequence[str] | None = None) -> Runner:
-    """A function from one input (NCHW, float32) to the graph's output, or to the tensors named in ``taps``."""
+    """A function from one input (NCHW, float32) to the graph's output, or to the tensors in ``taps``."""
     serialized = graph.serialized
     if taps is not None:
         proto = load_model_from_string(serialized)

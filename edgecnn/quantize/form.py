@@ -6,7 +6,8 @@ int8 is decided once, here, and every target computes these integers:
 - weights int8 in [-127, 127], symmetric, one scale an output channel (axis 0);
 - bias int32 with scale = input scale x weight scale;
 - a Relu or Clip that its QuantizeLinear already enforces is dropped;
-- operators that only move or select values keep one scale; Concat's inputs share its output's scale;
+- operators that only move or select values keep one scale; Concat's inputs share its output's scale, and
+  those with a grid of their own (below) are requantised to it;
 - Sigmoid and Softmax give 1/256 with zero point 0, Tanh 1/128 with zero point 128 (the only parameters that
   TFLite's kernels accept);
 - the network's output is quantised too, then dequantised.
@@ -25,6 +26,7 @@ from edgecnn.graph.operators import FUSES_ACTIVATION, clip_bounds, fusible_activ
 from edgecnn.graph.rewrite import constant, initializer
 from edgecnn.quantize.groups import ACTIVATIONS, WEIGHTED, scale_groups
 from edgecnn.quantize.ranges import Ranges
+from edgecnn.quantize.rounding import weight_scales
 
 # Half of int32's range leaves room for the accumulated products on top of the bias.
 _BIAS_LIMIT = 2**30
@@ -39,7 +41,7 @@ class Quant:
 
     @staticmethod
     def covering(low: float, high: float) -> Quant:
-        """The parameters whose 256 steps cover [low, high] and hold 0 exactly (arXiv 1712.05877, section 3)."""
+        """The parameters whose 256 steps cover [low, high] and hold 0 exactly (arXiv:1712.05877, sec. 3)."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = float(np.float32(max((high - low) / 255, 1e-8)))
         return Quant(scale, int(np.clip(round(-low / scale), 0, 255)))
@@ -75,7 +77,10 @@ def _assign(model: ir.Model, ranges: Ranges) -> dict[str, Quant]:
             quant = Quant(*groups.fixed[root])
         else:
             bounds = [_bounds(value, ranges) for value in values if str(value.name) in ranges.activations]
-            quant = Quant.covering(min(low for low, _ in bounds), max(high for _, high in bounds))
+            reached = [bound for pair in bounds for bound in pair] + [
+                x for value in values for x in _inserted(value)
+            ]
+            quant = Quant.covering(min(reached), max(reached))
         quants |= {str(value.name): quant for value in values}
     return quants
 
@@ -90,12 +95,21 @@ def _bounds(value: ir.Value, ranges: Ranges) -> tuple[float, float]:
     return low, high
 
 
+def _inserted(value: ir.Value) -> list[float]:
+    """The value that a Pad puts around its input; the lowest and highest constant that a Concat appends."""
+    producer = value.producer()
+    if producer is None or producer.op_type not in ("Pad", "Concat"):
+        return []
+    operands = producer.inputs[2:3] if producer.op_type == "Pad" else producer.inputs
+    arrays = [constant(operand) for operand in operands]
+    return [float(bound) for array in arrays if array is not None for bound in (array.min(), array.max())]
+
+
 def _write(model: ir.Model, ranges: Ranges, quants: dict[str, Quant]) -> None:
     graph = model.graph
-    graph_inputs, graph_outputs = list(graph.inputs), list(graph.outputs)
     nodes = list(graph)
     dequantized: dict[str, ir.Value] = {}
-    for value in graph_inputs:
+    for value in graph.inputs:
         dequantized[str(value.name)] = _quantize_dequantize(graph, value, quants[str(value.name)], None)
     absorbed: set[ir.Node] = set()
     for node in nodes:
@@ -112,12 +126,12 @@ def _write(model: ir.Model, ranges: Ranges, quants: dict[str, Quant]) -> None:
                 last = activation
         for output in last.outputs:
             if output.uses() or output.is_graph_output():
-                dequantized[str(output.name)] = _quantize_dequantize(graph, output, quants[str(output.name)], last)
-    for value in graph_outputs:
+                name = str(output.name)
+                dequantized[name] = _quantize_dequantize(graph, output, quants[name], last)
+    for index, value in enumerate(list(graph.outputs)):
         # The graph's output keeps its name: the float tensor before it is renamed.
-        result = dequantized[str(value.name)]
-        index = list(graph.outputs).index(value)
-        name = value.name
+        name = str(value.name)
+        result = dequantized[name]
         value.name, result.name = f"{name}:float", name
         graph.outputs[index] = result
 
@@ -139,16 +153,28 @@ def _rewire(
         if value is None:
             continue
         if str(value.name) in dequantized:
-            node.replace_input_with(position, dequantized[str(value.name)])
+            source = dequantized[str(value.name)]
+            if node.op_type == "Concat" and quants[str(value.name)] != (
+                common := quants[str(node.outputs[0].name)]
+            ):
+                source = _requantize(graph, node, position, source, common)
+            node.replace_input_with(position, source)
         elif node.op_type in FUSES_ACTIVATION - WEIGHTED or node.op_type == "Concat":
-            node.replace_input_with(position, _constant_operand(graph, node, value, quants))
+            node.replace_input_with(position, _constant_operand(graph, node, position, value, quants))
     if node.op_type in WEIGHTED:
         if x_quant is None:
             raise ConversionError(f"{node.op_type} (node '{node.name}') has a constant for its input")
         _weight_and_bias(graph, node, x_quant, ranges)
 
 
-def _constant_operand(graph: ir.Graph, node: ir.Node, value: ir.Value, quants: dict[str, Quant]) -> ir.Value:
+def _requantize(graph: ir.Graph, node: ir.Node, position: int, source: ir.Value, quant: Quant) -> ir.Value:
+    """A dequantised tensor brought to another scale before it is concatenated."""
+    return _quantize_dequantize(graph, source, quant, source.producer(), f"{node.name}.{position}")
+
+
+def _constant_operand(
+    graph: ir.Graph, node: ir.Node, position: int, value: ir.Value, quants: dict[str, Quant]
+) -> ir.Value:
     array = constant(value)
     if array is None:
         raise ConversionError(f"input '{value.name}' of {node.op_type} (node '{node.name}') has no range")
@@ -157,32 +183,33 @@ def _constant_operand(graph: ir.Graph, node: ir.Node, value: ir.Value, quants: d
     else:
         quant = Quant.covering(float(array.min()), float(array.max()))
     stored = np.clip(np.rint(array / np.float32(quant.scale)) + quant.zero_point, 0, 255).astype(np.uint8)
-    return _stored_dequantize(graph, node, str(value.name), stored, np.float32(quant.scale), np.uint8(quant.zero_point))
+    return _stored_dequantize(
+        graph, node, f"{node.name}.{position}", stored, np.float32(quant.scale), np.uint8(quant.zero_point)
+    )
 
 
 def _weight_and_bias(graph: ir.Graph, node: ir.Node, x: Quant, ranges: Ranges) -> None:
     weight_value, bias_value = node.inputs[1], node.inputs[2]
-    assert weight_value is not None and bias_value is not None
     weight, bias = constant(weight_value), constant(bias_value)
-    if weight is None or bias is None:
-        raise ConversionError(f"{node.op_type} (node '{node.name}') computes its weight; int8 needs a constant")
-    bias = ranges.biases.get(str(bias_value.name), bias).astype(np.float64)
-    scale = ranges.weight_scales[str(weight_value.name)].reshape(-1).astype(np.float32)
-    scale = np.broadcast_to(scale, (weight.shape[0],)).copy()
-    # A channel whose weights are all but zero would need a bias beyond int32; a coarser scale loses nothing.
-    needed = np.abs(bias) / (np.float64(x.scale) * _BIAS_LIMIT)
-    scale = np.maximum(scale, needed.astype(np.float32))
+    assert weight is not None
+    assert bias is not None
+    bias = ranges.biases.get(str(node.name), bias).astype(np.float64)
+    scale = weight_scales(weight)
+    # A channel of small weights and a large bias would need one beyond int32; a coarser scale loses nothing.
+    scale = np.maximum(scale, np.abs(bias) / (np.float64(x.scale) * _BIAS_LIMIT)).astype(np.float32)
     per_channel = scale.reshape(-1, *([1] * (weight.ndim - 1)))
     stored = np.clip(np.rint(weight / per_channel), -127, 127).astype(np.int8)
     bias_scale = (np.float32(x.scale) * scale).astype(np.float32)
     stored_bias = np.rint(bias / bias_scale).astype(np.int32)
-    node.replace_input_with(
-        1, _stored_dequantize(graph, node, str(weight_value.name), stored, scale, np.zeros_like(scale, np.int8), axis=0)
-    )
-    node.replace_input_with(
-        2, _stored_dequantize(graph, node, str(bias_value.name), stored_bias, bias_scale,
-                              np.zeros_like(scale, np.int32), axis=0)
-    )  # fmt: skip
+    for position, role, integers, steps in (
+        (1, "weight", stored, scale),
+        (2, "bias", stored_bias, bias_scale),
+    ):
+        zeros = np.zeros_like(steps, integers.dtype)
+        name = f"{node.name}.{role}"
+        node.replace_input_with(
+            position, _stored_dequantize(graph, node, name, integers, steps, zeros, axis=0)
+        )
 
 
 def _stored_dequantize(
@@ -207,9 +234,11 @@ def _stored_dequantize(
     return dequantize.outputs[0]
 
 
-def _quantize_dequantize(graph: ir.Graph, value: ir.Value, quant: Quant, after: ir.Node | None) -> ir.Value:
-    """QuantizeLinear and DequantizeLinear of an activation, placed behind its producer (None: graph input)."""
-    name = str(value.name)
+def _quantize_dequantize(
+    graph: ir.Graph, value: ir.Value, quant: Quant, after: ir.Node | None, name: str | None = None
+) -> ir.Value:
+    """QuantizeLinear and DequantizeLinear of an activation, behind its producer (None: graph input)."""
+    name = name or str(value.name)
     shape = tuple(value.shape) if value.shape is not None else ()
     scale = initializer(graph, f"{name}:scale", np.asarray(quant.scale, np.float32))
     zero_point = initializer(graph, f"{name}:zero_point", np.asarray(quant.zero_point, np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -17,7 +18,11 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 # Operators whose result kernels give on a grid of their own: scale, zero point.
 FIXED_OUTPUT = {"Sigmoid": (1 / 256, 0), "Softmax": (1 / 256, 0), "Tanh": (1 / 128, 128)}
 QUANTIZABLE = (
-    FUSES_ACTIVATION | SAME_SCALE | ACTIVATIONS | set(FIXED_OUTPUT) | {"Concat", "GlobalAveragePool", "HardSwish"}
+    FUSES_ACTIVATION
+    | SAME_SCALE
+    | ACTIVATIONS
+    | set(FIXED_OUTPUT)
+    | {"Concat", "GlobalAveragePool", "HardSwish"}
 )
 
 
@@ -35,7 +40,7 @@ def scale_groups(model: ir.Model) -> Groups:
     """Partition a canonical float graph's activation tensors by shared quantisation parameters.
 
     Raises:
-        ConversionError: an operator without an int8 form, or two fixed grids that would have to be one.
+        ConversionError: an operator without an int8 form, or one whose weight is computed.
     """
     parent: dict[str, str] = {}
 
@@ -44,6 +49,11 @@ def scale_groups(model: ir.Model) -> Groups:
             name = parent[name]
         return name
 
+    def join(node: ir.Node, sources: Sequence[ir.Value | None]) -> None:
+        for value in sources:
+            if value is not None and constant(value) is None:
+                parent[find(str(value.name))] = find(str(node.outputs[0].name))
+
     absorbed: set[str] = set()
     for node in model.graph:
         if node.op_type not in QUANTIZABLE:
@@ -51,24 +61,30 @@ def scale_groups(model: ir.Model) -> Groups:
                 f"{node.op_type} (node '{node.name}') has no int8 form in edgecnn",
                 hint=f"export with --precision fp32 or fp16; int8 knows: {', '.join(sorted(QUANTIZABLE))}",
             )
+        if node.op_type in WEIGHTED and any(constant(value) is None for value in node.inputs[1:3]):
+            raise ConversionError(
+                f"{node.op_type} (node '{node.name}') computes its weight; int8 needs a constant"
+            )
         if fusible_activation(node) is not None:
             absorbed.add(str(node.outputs[0].name))
-        sources = {"Concat": list(node.inputs)}.get(node.op_type, list(node.inputs[:1]))
-        if node.op_type == "Concat" or node.op_type in SAME_SCALE:
-            for value in sources:
-                if value is not None and constant(value) is None:
-                    parent[find(str(value.name))] = find(str(node.outputs[0].name))
+        if node.op_type in SAME_SCALE:
+            join(node, node.inputs[:1])
+    fixed = {
+        find(str(n.outputs[0].name)): FIXED_OUTPUT[n.op_type]
+        for n in model.graph
+        if n.op_type in FIXED_OUTPUT
+    }
+    for node in model.graph:
+        if node.op_type == "Concat":
+            # A tensor on a fixed grid keeps it, and is requantised where it is concatenated.
+            join(
+                node,
+                [value for value in node.inputs if value is not None and find(str(value.name)) not in fixed],
+            )
 
     members: dict[str, tuple[ir.Value, ...]] = {}
-    fixed: dict[str, tuple[float, int]] = {}
     for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
         name = str(value.name)
-        if name in absorbed:
-            continue
-        root = find(name)
-        members[root] = (*members.get(root, ()), value)
-        producer = value.producer()
-        grid = FIXED_OUTPUT.get(producer.op_type) if producer is not None else None
-        if grid is not None and fixed.setdefault(root, grid) != grid:
-            raise ConversionError(f"'{name}' is concatenated with a tensor whose int8 grid differs")
+        if name not in absorbed:
+            members[find(name)] = (*members.get(find(name), ()), value)
     return Groups(members, fixed)

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
+from edgecnn.quantize.average import average_pools_as_convs
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.ranges import find_ranges
 from edgecnn.quantize.rounding import round_weights
@@ -16,8 +17,8 @@ from edgecnn.quantize.rounding import round_weights
 def quantize(graph: Graph, images: Collection[np.ndarray], progress: Progress = silent) -> Graph:
     """Quantise a canonical fp32 graph to int8.
 
-    Weights are put on their grid first, so that NNCF calibrates and corrects biases for the very integers
-    that the QDQ graph stores.
+    AveragePool becomes the convolution that it is (``edgecnn.quantize.average``). Weights are put on their
+    grid first, so that NNCF calibrates and corrects biases for the very integers that the QDQ graph stores.
 
     Args:
         graph: the float graph; it stays as it is.
@@ -27,5 +28,5 @@ def quantize(graph: Graph, images: Collection[np.ndarray], progress: Progress = 
     Raises:
         ConversionError: an operator that has no int8 form.
     """
-    rounded = round_weights(graph)
+    rounded = round_weights(average_pools_as_convs(graph))
     return to_qdq(rounded, find_ranges(rounded, images, len(images), progress))

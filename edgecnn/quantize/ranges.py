@@ -1,22 +1,24 @@
-"""What NNCF decides: a range for each activation, a scale for each weight, a corrected bias for each layer."""
+"""What NNCF decides: a range for each activation and a corrected bias for each layer."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import rich
 from onnx import numpy_helper
 
 from edgecnn.errors import ConversionError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
-from edgecnn.quantize.groups import scale_groups
+from edgecnn.progress import Progress
+from edgecnn.quantize.groups import SAME_SCALE, WEIGHTED, Groups, scale_groups
 
 # NNCF reports its use to its makers through this package. Without it NNCF runs with a stub and sends nothing.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -28,32 +30,27 @@ from nncf.quantization.advanced_parameters import (  # noqa: E402
     QuantizationParameters,
 )
 
-Progress = Callable[[str, int, int | None], None]
-
 
 @dataclass(frozen=True)
 class Ranges:
-    """Quantisation parameters by tensor name of the float graph."""
+    """What calibration found, by names of the float graph."""
 
     activations: dict[str, tuple[float, float]] = field(repr=False)
     """Lowest and highest value that uint8 must represent, per tensor."""
-    weight_scales: dict[str, np.ndarray] = field(repr=False)
-    """Per weight initialiser: one float32 scale an output channel."""
     biases: dict[str, np.ndarray] = field(repr=False)
-    """Per bias initialiser: the float32 bias after NNCF's fast bias correction."""
+    """Per Conv and Gemm node: its float32 bias after NNCF's fast bias correction."""
 
 
-def find_ranges(
-    graph: Graph, images: Sequence[np.ndarray] | Iterable[np.ndarray], count: int, progress: Progress
-) -> Ranges:
+def find_ranges(graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress) -> Ranges:
     """Calibrate a float graph on images, each (1, C, H, W), read one at a time.
 
     NNCF's mixed preset gives symmetric weights a channel, asymmetric activations a tensor, and corrects the
     biases for the mean shift that rounding causes (fast bias correction).
 
     Raises:
-        ConversionError: NNCF cannot quantise the graph.
+        ConversionError: an operator without an int8 form, or a graph that NNCF cannot quantise.
     """
+    groups = scale_groups(graph.model)  # first, because it says more plainly what cannot be quantised
     name = str(graph.input.name)
     seen = 0
 
@@ -78,9 +75,10 @@ def find_ranges(
                 ),
             )
     except (nncf.UnsupportedModelError, nncf.InternalError, nncf.ValidationError, RuntimeError) as error:
-        raise ConversionError(f"NNCF cannot quantise {graph.model.graph.name}: {str(error).splitlines()[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise ConversionError(f"NNCF cannot quantise {graph.model.graph.name}: {reason}") from error
     ranges = _read(quantized.graph, graph)
-    return _with_missing(graph, ranges, images, count, progress)
+    return _with_missing(graph, groups, ranges, images, count, progress)
 
 
 @contextlib.contextmanager
@@ -102,7 +100,6 @@ def _read(quantized: onnx.GraphProto, graph: Graph) -> Ranges:
     def array(name: str) -> np.ndarray:
         return numpy_helper.to_array(constants[name])
 
-    by_output = {name: node for node in quantized.node for name in node.output}
     activations: dict[str, tuple[float, float]] = {}
     for node in quantized.node:
         if node.op_type == "QuantizeLinear":
@@ -112,32 +109,16 @@ def _read(quantized: onnx.GraphProto, graph: Graph) -> Ranges:
                 (limits.min - int(zero_point)) * scale,
                 (limits.max - int(zero_point)) * scale,
             )
-    weight_scales: dict[str, np.ndarray] = {}
-    biases: dict[str, np.ndarray] = {}
     nodes = {node.name: node for node in quantized.node}
-    for original in graph.model.graph:
-        if original.op_type not in ("Conv", "Gemm"):
-            continue
-        names = [str(value.name) for value in original.inputs if value is not None]
-        node = nodes[str(original.name)]
-        dequantize = by_output.get(node.input[1])
-        if dequantize is not None and dequantize.op_type == "DequantizeLinear":
-            weight_scales[names[1]] = array(dequantize.input[1])
-        biases[names[2]] = array(node.input[2])
-    return Ranges(activations, weight_scales, biases)
+    weighted = [str(node.name) for node in graph.model.graph if node.op_type in WEIGHTED]
+    return Ranges(activations, {name: array(nodes[name].input[2]) for name in weighted})
 
 
 def _with_missing(
-    graph: Graph, ranges: Ranges, images: Iterable[np.ndarray], count: int, progress: Progress
+    graph: Graph, groups: Groups, ranges: Ranges, images: Iterable[np.ndarray], count: int, progress: Progress
 ) -> Ranges:
     """Add the minimum and maximum of tensors that NNCF left in float, such as the network's output."""
-    groups = scale_groups(graph.model)
-    missing = [
-        str(value.name)
-        for root, values in groups.members.items()
-        if root not in groups.fixed and not any(str(value.name) in ranges.activations for value in values)
-        for value in values
-    ]
+    missing = _missing(groups, ranges)
     if not missing:
         return ranges
     run = load_reference(graph, missing)
@@ -148,4 +129,23 @@ def _with_missing(
         low = np.minimum(low, [value.min() for value in outputs])
         high = np.maximum(high, [value.max() for value in outputs])
     measured = {name: (float(lo), float(hi)) for name, lo, hi in zip(missing, low, high, strict=True)}
-    return Ranges({**ranges.activations, **measured}, ranges.weight_scales, ranges.biases)
+    return Ranges({**ranges.activations, **measured}, ranges.biases)
+
+
+def _missing(groups: Groups, ranges: Ranges) -> list[str]:
+    """Tensors without a range that bring values of their own into a group whose Concat has none either."""
+    missing = []
+    for root, values in groups.members.items():
+        operators = {str(value.name): _operator_of(value) for value in values}
+        known = [name for name in operators if name in ranges.activations]
+        if root in groups.fixed or any(operators[name] == "Concat" for name in known):
+            continue
+        own = [name for name, operator in operators.items() if operator not in SAME_SCALE | {"Concat"}]
+        # A Concat whose inputs all lie on fixed grids brings the only values of its group.
+        missing += [name for name in own or operators if name not in ranges.activations]
+    return missing
+
+
+def _operator_of(value: ir.Value) -> str:
+    producer = value.producer()
+    return "" if producer is None else producer.op_type

@@ -5,7 +5,7 @@ positive and neighbouring pixels alike, so the sum of a kernel's errors is what 
 the fewest weights to their second-nearest step makes every sum right to half a step: the constrained absolute
 sum of error of SQuant (arXiv 2202.07471), which needs no data and no training.
 
-For MobileNetV2 it raises the SQNR of the int8 network by 0.6 to 1.6 dB; benchmarks/int8_quality.py measures it.
+For MobileNetV2 it raises the int8 network's SQNR by 0.6 to 1.6 dB; benchmarks/int8_quality.py measures it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from edgecnn.graph.graph import Graph
 from edgecnn.graph.rewrite import constant
 
 _LARGEST = 127
+_SMALLEST = 2.0**-16
 
 
 def round_weights(graph: Graph) -> Graph:
     """The same float graph with the weights of every Conv and Gemm on their int8 grid.
 
-    The grid is symmetric, one scale an output channel (largest magnitude / 127). Sums are kept over each
-    k x k kernel of a spatial convolution, and over all inputs of a 1 x 1 convolution or dense layer.
+    The grid is symmetric, one scale an output channel (``weight_scales``). Sums are kept over each k x k
+    kernel of a spatial convolution, and over all inputs of a 1 x 1 convolution or dense layer.
     """
     model = graph.copy()
     for node in model.graph:
@@ -36,16 +37,29 @@ def round_weights(graph: Graph) -> Graph:
     return Graph(model, graph.precision)
 
 
+def weight_scales(weight: np.ndarray) -> np.ndarray:
+    """The int8 scale of each output channel of weights (out, ...): its largest magnitude / 127, float32.
+
+    Channels that are dead or all but dead get ``_SMALLEST`` of the layer's largest scale: requantisation
+    multiplies by input scale x weight scale / output scale, and XNNPACK takes no factor below 2**-32.
+    """
+    scales: np.ndarray = (np.abs(weight).reshape(weight.shape[0], -1).max(axis=1) / _LARGEST).astype(
+        np.float32
+    )
+    largest = scales.max()
+    return np.maximum(scales, np.float32(largest * _SMALLEST)) if largest > 0 else np.ones_like(scales)
+
+
 def _rounded(weight: np.ndarray) -> np.ndarray:
     """Weights (out, in, kh, kw) or (out, in), moved to their grid."""
     channels = weight.reshape(weight.shape[0], -1)
-    scale = np.abs(channels).max(axis=1, keepdims=True) / np.float32(_LARGEST)
-    scale[scale == 0] = 1.0
+    scale = weight_scales(weight)[:, None]
     exact = channels / scale
     kernel = int(np.prod(weight.shape[2:]))
     rows = (-1, kernel) if kernel > 1 else exact.shape
-    stored = keep_sums(exact.reshape(rows))
-    return (stored.reshape(exact.shape) * scale).reshape(weight.shape).astype(np.float32)
+    stored = keep_sums(exact.reshape(rows)).reshape(exact.shape)
+    rounded: np.ndarray = (stored * scale).reshape(weight.shape).astype(np.float32)
+    return rounded
 
 
 def keep_sums(exact: np.ndarray) -> np.ndarray:
@@ -54,7 +68,7 @@ def keep_sums(exact: np.ndarray) -> np.ndarray:
     Only the weights that were nearest to the other integer move; those of the largest magnitude, which
     define the scale, stay.
     """
-    stored = np.rint(exact)
+    stored: np.ndarray = np.rint(exact)
     error = exact - stored
     surplus = np.rint(error.sum(axis=1))
     wrong = np.flatnonzero(surplus)
@@ -62,7 +76,7 @@ def keep_sums(exact: np.ndarray) -> np.ndarray:
         return stored
     direction = np.sign(surplus[wrong])[:, None]
     gain = direction * error[wrong]
-    gain[np.abs(stored[wrong]) >= _LARGEST] = -np.inf
+    gain[(np.abs(stored[wrong]) >= _LARGEST) | (gain <= 0)] = -np.inf
     # The rank of each weight in its row by how much it gains from moving.
     rank = np.argsort(np.argsort(-gain, axis=1, kind="stable"), axis=1, kind="stable")
     moves = (rank < np.abs(surplus[wrong])[:, None]) & np.isfinite(gain)

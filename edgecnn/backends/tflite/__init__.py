@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgecnn.backends.tflite.flatbuffer import serialize
 from edgecnn.backends.tflite.lower import lower
@@ -20,7 +21,7 @@ LAYOUT = "NHWC"
 PACKAGES = ("ai-edge-litert",)
 
 
-def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:  # noqa: A001 (the verb of every back end)
+def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:
     """Write ``model.tflite``.
 
     Raises:
@@ -35,9 +36,16 @@ def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:  # noqa: 
 
 def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runner:
     """A function from one input (NCHW, float32) to the output, or to those of ``taps`` that the file has."""
-    interpreter = Interpreter(
-        model_path=str(model), num_threads=1, experimental_preserve_all_tensors=taps is not None
-    )
+    if taps is None:
+        interpreter = Interpreter(model_path=str(model), num_threads=1)
+    else:
+        # XNNPACK keeps the tensors between the operators that it takes to itself.
+        interpreter = Interpreter(
+            model_path=str(model),
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
@@ -55,12 +63,12 @@ def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runn
     return run
 
 
-def _read(interpreter: Interpreter, detail: dict[str, object] | None) -> np.ndarray:
+def _read(interpreter: Interpreter, detail: dict[str, Any] | None) -> np.ndarray:
     """One tensor as float32 in NCHW; NaN where the file does not have it."""
     if detail is None:
         return np.asarray(np.nan, np.float32)
     values = np.asarray(interpreter.get_tensor(detail["index"]))
     if values.dtype == np.int8:
-        scale, zero_point = detail["quantization"]  # type: ignore[misc]
+        scale, zero_point = detail["quantization"]
         values = ((values.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
     return values.transpose(NHWC_TO_NCHW) if values.ndim == 4 else values

@@ -88,7 +88,7 @@ class Model:
 class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """The generated ``BufferT.Pack`` aligns to one byte only."""
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (the generated code's name)
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         data = None
         if self.data is not None:
             raw = self.data.tobytes()
@@ -144,7 +144,9 @@ def _operator(model: Model, op: Operation, codes: list[tuple[str, int]]) -> Any:
     packed.inputs, packed.outputs = list(op.inputs), list(op.outputs)
     if op.options is not None:
         packed.builtinOptions = op.options
-        packed.builtinOptionsType = getattr(schema.BuiltinOptions, type(op.options).__name__.removesuffix("T"))
+        packed.builtinOptionsType = getattr(
+            schema.BuiltinOptions, type(op.options).__name__.removesuffix("T")
+        )
     return packed
 
 

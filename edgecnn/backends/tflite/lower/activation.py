@@ -94,10 +94,11 @@ def _bound(
     if not steps:
         raise unsupported(operator, "it has no bound")
     shape = context.model.tensors[source].shape
-    if result.scale is not None and context.model.tensors[source].scale != context.model.tensors[
-        context.tensor(result)
-    ].scale:
-        raise unsupported(operator, f"int8 bounds {bounds} need one scale on both sides")
+    if result.scale is not None and not context.same_scale(source, result):
+        # MAXIMUM and MINIMUM do not rescale.
+        rescaled = context.like(result, f"{operator.name}:rescaled", shape)
+        context.add("QUANTIZE", [source], [rescaled], schema.QuantizeOptionsT(), operator.name)
+        source = rescaled
     for position, (code, value) in enumerate(steps):
         last = position == len(steps) - 1
         target = context.tensor(result) if last else context.like(result, f"{operator.name}:{code}", shape)

@@ -28,7 +28,9 @@ def mul(context: Context, operator: Operator) -> None:
 
 def _binary(context: Context, operator: Operator, code: str, options: Any) -> None:
     rank = len(operator.outputs[0].shape)
-    inputs = [_operand(context, operator, operand, rank) for operand in operator.inputs if operand is not None]
+    inputs = [
+        _operand(context, operator, operand, rank) for operand in operator.inputs if operand is not None
+    ]
     with fused(context, operator, operator.outputs[0]) as (output, activation):
         options.fusedActivationFunction = activation
         context.add(code, inputs, [output], options, operator.name)
@@ -38,7 +40,9 @@ def _operand(context: Context, operator: Operator, operand: Operand, rank: int) 
     """An operand whose shape broadcasts in TFLite's layout as it does in ONNX's."""
     if operand.data is None:
         if rank == 4 and len(operand.shape) not in (0, 4):
-            raise unsupported(operator, f"'{operand.name}' of rank {len(operand.shape)} is broadcast to rank 4")
+            raise unsupported(
+                operator, f"'{operand.name}' of rank {len(operand.shape)} is broadcast to rank 4"
+            )
         return context.tensor(operand)
     values = operand.data
     if rank == 4 and values.ndim:

@@ -59,13 +59,18 @@ class Context:
             )
         )
 
+    def same_scale(self, index: int, operand: Operand) -> bool:
+        """Whether a tensor has the operand's scale and zero point."""
+        tensor = self.model.tensors[index]
+        return (tensor.scale, tensor.zero_point) == (_scale(operand), _zero_point(operand))
+
     def constant(self, name: str, values: np.ndarray, like: Operand | None = None, axis: int = 0) -> int:
         """A new constant tensor. ``values`` are in TFLite's layout; ``like`` gives the quantisation."""
-        values, scale, zero_point = np.ascontiguousarray(values), (), ()
-        if like is not None:
-            scale, zero_point = _scale(like), _zero_point(like)
-            if values.dtype == np.uint8:
-                values = (values.astype(np.int16) - 128).astype(np.int8)
+        values = np.ascontiguousarray(values)
+        scale = () if like is None else _scale(like)
+        zero_point = () if like is None else _zero_point(like)
+        if values.dtype == np.uint8:
+            values = (values.astype(np.int16) - 128).astype(np.int8)
         tensor = Tensor(
             self.model.unique(name), values.shape, values.dtype.name, scale, zero_point, axis, data=values
         )

@@ -18,8 +18,11 @@ def conv(context: Context, operator: Operator) -> None:
     """
     x, weight, bias = first(operator), data_of(operator, 1, "weight"), data_of(operator, 2, "bias")
     if len(x.shape) != 4:
-        raise unsupported(operator, f"it is {len(x.shape) - 2}-dimensional; only 2-dimensional ones are known")
-    assert weight.data is not None and bias.data is not None
+        raise unsupported(
+            operator, f"it is {len(x.shape) - 2}-dimensional; only 2-dimensional ones are known"
+        )
+    assert weight.data is not None
+    assert bias.data is not None
     out_channels, kernel = weight.shape[0], (weight.shape[2], weight.shape[3])
     groups = int(operator.attributes.get("group", 1))
     strides = tuple(operator.attributes.get("strides", (1, 1)))
@@ -55,7 +58,8 @@ def gemm(context: Context, operator: Operator) -> None:
     attributes = operator.attributes
     if attributes.get("transA", 0) or not attributes.get("transB", 0):
         raise unsupported(operator, "it is not in the canonical form x @ W.T + b")
-    assert weight.data is not None and bias.data is not None
+    assert weight.data is not None
+    assert bias.data is not None
     inputs = [
         context.tensor(first(operator)),
         context.weight(weight, operator.name, weight.data),

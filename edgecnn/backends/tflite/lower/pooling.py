@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecnn.backends.tflite.lower.context import Context, first, nhwc, unsupported
-from edgecnn.backends.tflite.lower.window import explicit_pads, padded_input, same_pads
+from edgecnn.backends.tflite.lower.window import padded_input
 from edgecnn.graph.operators import Operand, Operator
 
 
@@ -20,18 +20,15 @@ def max_pool(context: Context, operator: Operator) -> None:
 
 
 def average_pool(context: Context, operator: Operator) -> None:
-    """AVERAGE_POOL_2D, whose SAME leaves padding out of the count, as ``count_include_pad=0`` does.
+    """AVERAGE_POOL_2D, whose SAME leaves padding out of the count, as the canonical AveragePool does.
 
     Any other padding is zeros in front of a VALID window; where ONNX counts fewer than kernel-size elements
-    (padding excluded, or beyond the end in ceil mode) the quotient is corrected by a constant factor.
+    the quotient is corrected by a constant factor.
     """
     kernel, strides = _window(operator)
-    x, result = first(operator), operator.outputs[0]
-    pads = explicit_pads(operator, kernel, strides, (1, 1))
-    include_pad = bool(operator.attributes.get("count_include_pad", 0))
-    counts = _counts(operator, kernel, strides, include_pad=include_pad)
-    is_same = not include_pad and np.any(pads) and pads == same_pads(x.shape[2:], kernel, strides, (1, 1))
-    source, padding = padded_input(context, operator, kernel, strides, (1, 1), same_ignores_padding=is_same)
+    result = operator.outputs[0]
+    counts = _counts(operator, kernel, strides)
+    source, padding = padded_input(context, operator, kernel, strides, (1, 1))
     if padding == schema.Padding.SAME or np.all(counts == kernel[0] * kernel[1]):
         _pool(context, operator, "AVERAGE_POOL_2D", source, context.tensor(result), padding)
         return
@@ -80,16 +77,12 @@ def _pool(context: Context, operator: Operator, code: str, source: int, result: 
     context.add(code, [source], [result], options, operator.name)
 
 
-def _counts(
-    operator: Operator, kernel: tuple[int, int], strides: tuple[int, int], *, include_pad: bool
-) -> np.ndarray:
+def _counts(operator: Operator, kernel: tuple[int, int], strides: tuple[int, int]) -> np.ndarray:
     """How many elements ONNX divides by, for each output position (height, width)."""
-    top, left, bottom, right = operator.attributes.get("pads", (0, 0, 0, 0))
+    top, left, _, _ = operator.attributes.get("pads", (0, 0, 0, 0))
     sides = []
-    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+    for axis, before in enumerate((top, left)):
         size, out = first(operator).shape[2 + axis], operator.outputs[0].shape[2 + axis]
         start = np.arange(out) * strides[axis] - before
-        end = start + kernel[axis]
-        low, high = (-before, size + after) if include_pad else (0, size)
-        sides.append(np.minimum(end, high) - np.maximum(start, low))
+        sides.append(np.minimum(start + kernel[axis], size) - np.maximum(start, 0))
     return np.outer(sides[0], sides[1])

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear where a value really changes form: at the edges, or between two scales."""
+"""QuantizeLinear and DequantizeLinear where a value changes form: at the edges, or between two scales."""
 
 from __future__ import annotations
 

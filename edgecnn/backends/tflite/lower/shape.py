@@ -67,7 +67,9 @@ def transpose(context: Context, operator: Operator) -> None:
 def pad(context: Context, operator: Operator) -> None:
     """PAD with a constant."""
     if operator.attributes.get("mode", "constant") not in ("constant", b"constant"):
-        raise unsupported(operator, f"its mode is {operator.attributes['mode']!r}; only constant padding is known")
+        raise unsupported(
+            operator, f"its mode is {operator.attributes['mode']!r}; only constant padding is known"
+        )
     if len(operator.inputs) > 3 and operator.inputs[3] is not None:
         raise unsupported(operator, "it names axes")
     x = first(operator)

@@ -23,7 +23,6 @@ def padded_input(
     dilations: tuple[int, ...],
     *,
     value: float = 0.0,
-    same_ignores_padding: bool = True,
 ) -> tuple[int, int]:
     """The tensor a window operation reads, and its padding option.
 
@@ -34,13 +33,12 @@ def padded_input(
         strides: of height and width.
         dilations: of height and width.
         value: the real value that padding stands for; -inf for the lowest.
-        same_ignores_padding: whether the operator's SAME computes as if padded with ``value``.
     """
     pads = explicit_pads(operator, kernel, strides, dilations)
     x = first(operator)
     if not np.any(pads):
         return context.tensor(x), schema.Padding.VALID
-    if same_ignores_padding and pads == same_pads(x.shape[2:], kernel, strides, dilations):
+    if pads == same_pads(x.shape[2:], kernel, strides, dilations):
         return context.tensor(x), schema.Padding.SAME
     return pad(context, operator, ((0, 0), *pads, (0, 0)), value), schema.Padding.VALID
 
@@ -62,7 +60,9 @@ def explicit_pads(
         size, out = first(operator).shape[2 + axis], operator.outputs[0].shape[2 + axis]
         reach = (out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
         # A window that stops short of the padded end leaves rows unread; VALID does the same.
-        sides.append((before, max(after, reach - size - before) if operator.attributes.get("ceil_mode") else after))
+        sides.append(
+            (before, max(after, reach - size - before) if operator.attributes.get("ceil_mode") else after)
+        )
     return sides[0], sides[1]
 
 

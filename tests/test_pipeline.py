@@ -1,0 +1,279 @@
+"""From a name to bundles: every target in every precision, and all that their manifests promise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import edgecnn
+from edgecnn import pipeline
+from edgecnn.artifact import Artifact
+from edgecnn.bundle.write import read
+from edgecnn.data.sets import digest, shipped_photos_dir
+from edgecnn.errors import ConfigError, ParityError
+from edgecnn.target import PRECISIONS, list_targets
+from edgecnn.versions import version_of
+from edgecnn.zoo import build, make_spec
+
+TARGETS = [target.name for target in list_targets() if target.device == "local"]
+SMALL = {
+    "lenet5": (1.0, 32),
+    "mobilenet_v1": (0.25, 64),
+    "mobilenet_v2": (0.35, 64),
+    "resnet18": (0.25, 64),
+}
+"""Width and resolution that keep an export short."""
+PACKAGES = {"tflite": "ai-edge-litert", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+# Peak resident memory may differ by what allocators keep; 180 decoded images would be over 250 MB.
+MEMORY_BOUND_MB = 60
+
+
+def export(model: str, output: Path, **options: Any) -> list[Artifact]:
+    width, resolution = SMALL[model]
+    settings = {"weights": "random", "width": width, "resolution": resolution, "measure": False, **options}
+    targets = settings.pop("targets", TARGETS)
+    return pipeline.export(model, targets, output=output, **settings)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few photographs for calibrations that need not be good."""
+    folder = tmp_path_factory.mktemp("photos")
+    for path in sorted((shipped_photos_dir() / "calibration").iterdir())[:8]:
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("model", SMALL)
+def test_every_network_target_and_precision(model: str, precision: str, photos: Path, tmp_path: Path) -> None:
+    calibration = {"calibration": photos} if precision == "int8" else {}
+    made = export(model, tmp_path, precision=precision, **calibration)
+    assert [artifact.target for artifact in made] == TARGETS
+    for artifact in made:
+        assert artifact == read(artifact.path)
+        stages = [entry["stage"] for entry in artifact.manifest["checks"]]
+        between = ["int8 graph"] if precision == "int8" else []
+        assert stages == ["float graph", *between, f"{precision} artifact"]
+        size = sum(path.stat().st_size for path in (artifact.model, *artifact.companions))
+        # A byte a weight, two or four, and what surrounds them.
+        assert (
+            size <= {"fp32": 4.0, "fp16": 2.0, "int8": 1.0}[precision] * artifact.manifest["params"] + 400_000
+        )
+    assert len({artifact.manifest["graph_sha256"] for artifact in made}) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(artifact.path.name for artifact in made)
+
+
+def test_the_manifest_tells_how_it_was_made(photos: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "mine.pth"
+    torch.save(build(make_spec("lenet5"), seed=7).state_dict(), checkpoint)
+    options = {"precision": "int8", "calibration": photos, "weights": str(checkpoint), "measure": True}
+    [artifact] = export("lenet5", tmp_path / "out", targets=["tflite"], **options)
+    manifest = json.loads((artifact.path / "manifest.json").read_text())
+    assert manifest == artifact.manifest
+    assert manifest["model"] == {
+        "name": "lenet5", "width": 1.0, "resolution": 32, "classes": 10, "in_channels": 1,
+    }  # fmt: skip
+    assert (manifest["params"], manifest["macs"]) == (61_706, 416_520)
+    weights = manifest["weights"]
+    assert (weights["kind"], weights["file_name"], weights["random"]) == ("file", "mine.pth", False)
+    assert weights["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    images = sorted(photos.iterdir())
+    assert manifest["calibration"] == {"images": len(images), "sha256": digest(images)}
+    assert len(manifest["graph_sha256"]) == 64
+    for name, recorded in manifest["files"].items():
+        data = (artifact.path / name).read_bytes()
+        assert recorded == {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    for tool in (
+        "edgecnn",
+        "torch",
+        "onnx",
+        "onnx-ir",
+        "onnxruntime",
+        "nncf",
+        "numpy",
+        "pillow",
+        "ai-edge-litert",
+    ):
+        assert manifest["versions"][tool] == version_of(tool) is not None
+    for entry in manifest["checks"]:
+        assert entry["images"] > 0
+        assert 0 <= entry["top1_agreement"] <= 1
+        assert (
+            entry["value"] >= entry["limit"]
+            if entry["metric"] == "sqnr_db"
+            else entry["value"] <= entry["limit"]
+        )
+    measured = manifest["measured"]
+    assert measured["p90_ms"] >= measured["p50_ms"] > 0
+    assert measured["threads"] == 1
+    assert measured["runs"] >= 20
+    page = (artifact.path / "README.md").read_text()
+    assert "weights of mine.pth" in page
+    assert "RANDOM" not in page
+    assert "int8 artifact against" in page
+    assert "416,520" in page
+    assert "pip install numpy pillow ai-edge-litert" in page
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_command_in_the_manifest_makes_the_same_files(
+    precision: str, photos: Path, tmp_path: Path
+) -> None:
+    """In another process, with another hash seed, and so for every target."""
+    calibration = {"calibration": photos} if precision == "int8" else {}
+    for artifact in export("mobilenet_v2", tmp_path / "first", precision=precision, **calibration):
+        program, *arguments = artifact.manifest["command"]
+        assert program == "edgecnn"
+        if artifact.target == TARGETS[0]:
+            shared, targets = arguments[:-2], []
+        assert arguments[:-2] == shared
+        targets += arguments[-2:]
+    again = [sys.executable, "-c", "from edgecnn.cli import main; main()", *shared, *targets]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*again, "-o", "second", "--json"], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    for first in sorted((tmp_path / "first").iterdir()):
+        artifact, other = read(first), read(tmp_path / "second" / first.name)
+        assert artifact.manifest["graph_sha256"] == other.manifest["graph_sha256"]
+        for path in (artifact.model, *artifact.companions):
+            assert path.read_bytes() == (other.path / path.name).read_bytes(), f"{first.name}/{path.name}"
+
+
+def test_random_weights_are_never_silent(tmp_path: Path) -> None:
+    [artifact] = export("lenet5", tmp_path, targets=["onnxruntime"])
+    weights = artifact.manifest["weights"]
+    assert (weights["kind"], weights["random"], weights["sha256"]) == ("random", True, None)
+    assert "RANDOM WEIGHTS, untrained" in (artifact.path / "README.md").read_text()
+    assert not (artifact.path / "labels.txt").exists()
+
+
+def test_another_calibration_gives_another_graph(photos: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((40, 40, 3), 16 * number, np.uint8)).save(others / f"{number}.png")
+    graphs = [
+        export(
+            "mobilenet_v2",
+            tmp_path / folder.name,
+            targets=["onnxruntime"],
+            precision="int8",
+            calibration=folder,
+        )[0]
+        for folder in (photos, others)
+    ]
+    assert graphs[0].manifest["calibration"]["sha256"] != graphs[1].manifest["calibration"]["sha256"]
+    assert graphs[0].manifest["graph_sha256"] != graphs[1].manifest["graph_sha256"]
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from edgecnn import pipeline
+from edgecnn.agent import host
+pipeline.export("mobilenet_v2", ["onnxruntime"], weights="random", width=0.35, resolution=64, precision="int8",
+                calibration=Path(sys.argv[1]), output=Path(sys.argv[2]), measure=False)
+print(host.peak_memory_bytes())
+"""
+
+
+def test_memory_does_not_grow_with_the_calibration_images(tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    peaks_mb = []
+    for count in (20, 200):
+        folder = tmp_path / f"photos{count}"
+        folder.mkdir()
+        for number in range(count):
+            Image.fromarray(np.roll(photo, number, axis=1)).save(folder / f"{number:03}.bmp")
+        command = [sys.executable, "-c", PEAK, str(folder), str(tmp_path / f"out{count}")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks_mb.append(int(ended.stdout) / 1e6)
+        shutil.rmtree(folder)
+    assert peaks_mb[1] - peaks_mb[0] < MEMORY_BOUND_MB, peaks_mb
+
+
+def test_a_target_of_ones_own(tmp_path: Path) -> None:
+    own = tmp_path / "my board.toml"
+    own.write_text(
+        'description = "d"\nruntime = "onnxruntime"\ndevice = "local"\nprecisions = ["fp32"]\n'
+        '[options]\n"session.set_denormal_as_zero" = "1"\n'
+    )
+    [artifact] = export("lenet5", tmp_path / "out", targets=[str(own)], measure=True)
+    assert artifact.path.name == "lenet5-1.0-32-my board-fp32"
+    assert artifact.options == {"session.set_denormal_as_zero": "1"}
+    with pytest.raises(ConfigError, match="'my board' does not run int8"):
+        export("lenet5", tmp_path / "out", targets=[str(own)], precision="int8")
+
+
+def test_a_check_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgecnn.backends import onnxruntime
+
+    compile_well = onnxruntime.compile
+
+    def compile_badly(graph: Any, target: Any, folder: Path) -> list[Path]:
+        import onnx
+
+        [path] = compile_well(graph, target, folder)
+        model = onnx.load(path)
+        bias = next(entry for entry in model.graph.initializer if len(entry.dims) == 1)
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+        onnx.save(model, path)
+        return [path]
+
+    monkeypatch.setattr(onnxruntime, "compile", compile_badly)
+    with pytest.raises(ParityError, match="fp32 artifact: max_abs_relative"):
+        export("lenet5", tmp_path / "out", targets=["onnxruntime"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_target(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no target"):
+        export("lenet5", tmp_path, targets=[])
+
+
+def test_a_target_named_twice_is_made_once(tmp_path: Path) -> None:
+    assert len(export("lenet5", tmp_path, targets=["onnxruntime", "onnxruntime"])) == 1
+
+
+def test_progress_tells_each_stage(photos: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, float, float | None]] = []
+
+    def progress(description: str, done: float, total: float | None) -> None:
+        told.append((description, done, total))
+
+    export("lenet5", tmp_path, targets=["tflite"], precision="int8", calibration=photos, progress=progress)
+    descriptions = list(dict.fromkeys(description for description, _, _ in told))
+    assert descriptions[0] == "exporting the float graph"
+    assert descriptions[-1] == "compiling for tflite"
+    assert all(total is None or 0 <= done <= total for _, done, total in told)
+
+
+def test_the_functions_that_the_package_documents(tmp_path: Path) -> None:
+    [artifact] = edgecnn.export("lenet", ["tflite"], weights="random", output=tmp_path)
+    quick = {"min_time_s": 0.05, "min_runs": 5}
+    assert edgecnn.bench(artifact.path, **quick).p50_ms > 0
+    other, measurement, comparison = edgecnn.compare(artifact.path, artifact.path, **quick)
+    assert comparison.pairs >= 10
+    assert other.target == measurement.target == "tflite"
+    assert {entry.name for entry in edgecnn.list_models()} >= set(SMALL)
+    assert edgecnn.load_target("tflite") in edgecnn.list_targets()
+    assert any(finding.kind == "runtime" for finding in edgecnn.diagnose())
+    assert set(edgecnn.__all__) <= set(dir(edgecnn))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = edgecnn.nothing
+    for limits in ({"min_time_s": float("nan")}, {"min_time_s": 0.0}, {"min_runs": 0}, {"threads": 0}):
+        with pytest.raises(ConfigError):
+            edgecnn.bench(artifact.path, **limits)
