@@ -14,12 +14,13 @@ random weights give logits that are all but equal, and a tie decides nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from edgecnn.data.sets import Images
 from edgecnn.errors import ParityError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import operators
@@ -35,6 +36,11 @@ INT8_STEPS = 1.5
 runtimes round requantised accumulators differently, by one step an operator at most."""
 CLEAR_MARGIN_STEPS = 4
 """Margin from which an int8 artifact's top-1 must be the QDQ graph's, in steps of the output scale."""
+AS_NEAR = 1.05
+"""How much farther from the float graph than the QDQ graph an int8 artifact may be that leaves the QDQ graph.
+OpenVINO adds a residual before it rounds it: one rounding less, other integers. Through networks that
+amplify noise, as untrained ones do, the outputs part by 2 to 4 steps, while both stay equally far from the
+float graph (0.94 to 1.02 times, eight untrained MobileNetV2)."""
 SQNR_FLOOR_DB = 8.0
 """Below it int8 has lost the network: half of the worst that any healthy network here has shown."""
 
@@ -67,7 +73,7 @@ class Check:
 
 
 def float_graph(
-    graph: Graph, eager: Runner, images: Collection[np.ndarray], layers: Runner | None = None
+    graph: Graph, eager: Runner, images: Images, layers: Runner | None = None
 ) -> Check:
     """The exported graph against the torch module it came from.
 
@@ -89,13 +95,15 @@ def float_graph(
     return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, first)
 
 
-def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collection[np.ndarray]) -> Check:
-    """A compiled float model against its canonical graph.
+def float_artifact(
+    graph: Graph, precision: str, loader: TapLoader, run: Runner, images: Images
+) -> Check:
+    """A model compiled in ``fp32`` or ``fp16`` against the canonical fp32 graph.
 
     Raises:
         ParityError: they differ by more than the precision's limit; it names the first layer that does.
     """
-    limit = FLOAT_LIMITS[graph.precision]
+    limit = FLOAT_LIMITS[precision]
 
     def first(image: np.ndarray) -> str | None:
         layers = {
@@ -108,22 +116,34 @@ def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collect
         return _first_layer(layers, load_reference(graph, list(layers)), loader(list(layers)), image, bad)
 
     pairs = _pairs(load_reference(graph), run, images)
-    return _relative(f"{graph.precision} artifact", f"{graph.precision} graph", pairs, limit, first)
+    return _relative(f"{precision} artifact", "float graph", pairs, limit, first)
 
 
-def int8_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collection[np.ndarray]) -> Check:
+def int8_artifact(
+    graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, images: Images
+) -> Check:
     """A compiled int8 model against its QDQ graph, run unfused.
 
+    A runtime may leave out a rounding that the QDQ graph has. Where the outputs part by more than
+    ``INT8_STEPS``, the model holds if it is as near to the float graph as the QDQ graph is; the check then
+    says so.
+
+    Args:
+        graph: the canonical fp32 graph.
+        qdq: the int8 graph that the model was compiled from.
+        loader: loads the model so that it gives tensors by name.
+        run: the model.
+        images: inputs (1, C, H, W).
+
     Raises:
-        ParityError: the mean difference exceeds ``INT8_STEPS`` output steps, or a clear top-1 differs; it
-            names the first layer that diverges.
+        ParityError: neither holds, or a clear top-1 differs; it names the first layer that diverges.
     """
-    scales = _steps(graph)
-    step = scales[str(graph.output.name)]
+    scales = _steps(qdq)
+    step = scales[str(qdq.output.name)]
 
     def first(image: np.ndarray) -> str | None:
-        layers = _quantized_layers(graph)
-        expected = load_reference(graph, [_dequantized(graph, name) for name in layers])
+        layers = _quantized_layers(qdq)
+        expected = load_reference(qdq, [_dequantized(qdq, name) for name in layers])
 
         def bad(tensor: str, expected: np.ndarray, got: np.ndarray) -> bool:
             return not np.abs(expected - got).mean() <= INT8_STEPS * scales[tensor]
@@ -133,26 +153,57 @@ def int8_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Collecti
     total = agree = wrong = 0
     sum_of_steps = 0.0
     worst: tuple[float, np.ndarray | None] = (-1.0, None)
-    for image, expected, got in _pairs(load_reference(graph), run, images):
-        steps = float(np.abs(expected - got).mean()) / step if _same_shape(expected, got) else math.inf
+    for image, expected, got in _pairs(load_reference(qdq), run, images):
+        steps = _mean_steps(expected, got, step)
         sum_of_steps += steps
         same = _top1(expected) == _top1(got)
         clear = not same and _margin(expected) > CLEAR_MARGIN_STEPS * step
         total, agree, wrong = total + 1, agree + same, wrong + clear
         badness = math.inf if clear or math.isnan(steps) else steps
         worst = (badness, image) if badness > worst[0] else worst
-    mean_steps = sum_of_steps / total
     check = Check(
-        "int8 artifact", "int8 graph, unfused", total, "mean_abs_steps", mean_steps, INT8_STEPS, agree / total
+        "int8 artifact",
+        "int8 graph, unfused",
+        total,
+        "mean_abs_steps",
+        sum_of_steps / total,
+        INT8_STEPS,
+        agree / total,
     )
-    if not mean_steps <= INT8_STEPS or wrong:
-        assert worst[1] is not None
-        raise _parity(check, wrong, first(worst[1]))
-    return check
+    if check.value <= check.limit and not wrong:
+        return check
+    if check.value > check.limit and (as_near := _as_near(graph, qdq, run, images, step)) is not None:
+        return as_near
+    assert worst[1] is not None
+    raise _parity(check, wrong, first(worst[1]))
+
+
+def _as_near(
+    graph: Graph, qdq: Graph, run: Runner, images: Images, step: float
+) -> Check | None:
+    """The check of an int8 model against the float graph, or None where the QDQ graph is nearer to it.
+
+    A top-1 must be the float graph's where the QDQ graph's own error could not turn it.
+    """
+    total = agree = 0
+    ours = theirs = 0.0
+    reference = load_reference(qdq)
+    for image, expected, got in _pairs(load_reference(graph), run, images):
+        quantized = reference(image)[0]
+        ours += _mean_steps(expected, got, step)
+        theirs += _mean_steps(expected, quantized, step)
+        same = _top1(expected) == _top1(got)
+        if not same and _margin(expected) > 2 * float(np.abs(expected - quantized).max()):
+            return None
+        total, agree = total + 1, agree + same
+    limit = AS_NEAR * theirs / total
+    if not ours / total <= limit:
+        return None
+    return Check("int8 artifact", "float graph", total, "mean_abs_steps", ours / total, limit, agree / total)
 
 
 def quantized_graph(
-    graph: Graph, qdq: Graph, images: Collection[np.ndarray], progress: Progress = silent
+    graph: Graph, qdq: Graph, images: Images, progress: Progress = silent
 ) -> Check:
     """The QDQ graph against the float graph it came from, on calibration images.
 
@@ -301,6 +352,11 @@ def _steps(graph: Graph) -> dict[str, float]:
         for operand in operator.outputs
         if operand.scale is not None
     }
+
+
+def _mean_steps(expected: np.ndarray, got: np.ndarray, step: float) -> float:
+    """Mean absolute difference in steps, infinite where the shapes differ."""
+    return float(np.abs(expected - got).mean()) / step if _same_shape(expected, got) else math.inf
 
 
 def _same_shape(expected: np.ndarray, got: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ Stages up to the graph are shared by all targets of one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from edgecnn.devices import local
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError
 from edgecnn.graph.cost import layer_costs
-from edgecnn.graph.from_torch import eager_outputs
+from edgecnn.graph.from_torch import eager_output, layer_outputs
 from edgecnn.graph.from_torch import export as export_graph
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.half import to_fp16
@@ -38,7 +39,7 @@ from edgecnn.zoo.weights import LoadedWeights, load_weights
 # Enough for a decibel's tenth, and the check stays shorter than the calibration.
 _CHECKED_CALIBRATION_IMAGES = 32
 # The quick figure of an export; `edgecnn bench` takes its time.
-_QUICK = {"min_time_s": 0.3, "min_runs": 20, "max_time_s": 5.0}
+_QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class _Source:
     params: int
     """Of the module, batch norm included: the number papers state."""
     macs: int
+    float_graph: Graph
     graph: Graph
+    """The one that is compiled: the float graph itself, its fp16 form, or the QDQ graph."""
     checks: tuple[check.Check, ...]
     calibration: dict[str, Any] | None
 
@@ -91,7 +94,8 @@ def export(
         EdgeCNNError: one of its subclasses, with a hint; nothing is left of the bundle that failed.
     """
     spec = make_spec(model, width=width, resolution=resolution)
-    loaded_targets = [_target(name, precision) for name in dict.fromkeys(targets)]
+    names = list(dict.fromkeys(targets))
+    loaded_targets = [_target(name, precision) for name in names]
     if not loaded_targets:
         raise ConfigError("no target is named", hint="`edgecnn targets` lists them")
     if calibration is not None and precision != "int8":
@@ -104,17 +108,17 @@ def export(
         check_place(place, force=force)
 
     source = _source(spec, precision, weights, images, progress)
-    command = ["edgecnn", "export", spec.name, *_options(spec, precision, weights, calibration)]
     artifacts = []
-    for target, module, place in zip(loaded_targets, backends, places, strict=True):
+    for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
         progress(f"compiling for {target.name}", 0, None)
         with staged(place, force=force) as folder:
             files = module.compile(source.graph, target, folder)
             checks = (*source.checks, _check_artifact(source, module, files[0], target))
+            command = _command(source.spec, name, precision, weights, calibration)
             measurement = _measure(source, target, files, progress) if measure else None
             write_files(
                 folder,
-                _manifest(source, target, module, files, checks, measurement, [*command, "--target", target.name]),
+                _manifest(source, target, module, files, checks, measurement, command),
                 source.weights.preprocess.to_json(),
                 source.weights.labels,
                 module.PACKAGES,
@@ -140,33 +144,37 @@ def _source(
     module = build(spec)
     loaded = load_weights(spec, module, weights, progress)
     progress("exporting the float graph", 0, None)
-    graph = export_graph(module, spec)
-    verification = ImageStream(tuple(verification_images()), loaded.preprocess)
-    checks = [check.float_graph(graph, lambda x: [t.numpy() for t in eager_outputs(module, [x])], verification)]
-    macs = sum(cost.macs for cost in layer_costs(graph))
-    calibration = None
-    if precision == "fp16":
-        graph = to_fp16(graph)
-    elif precision == "int8":
-        # NNCF takes most of a second to import; float exports go without.
-        from edgecnn.quantize.quantize import quantize
+    float_graph = export_graph(module, spec)
+    with ThreadPoolExecutor(1) as other:
+        # The check runs in torch and ONNX Runtime, which leave the interpreter to NNCF meanwhile.
+        verification = ImageStream(tuple(verification_images()), loaded.preprocess)
+        run, layers = partial(eager_output, module), partial(layer_outputs, module)
+        checked = other.submit(check.float_graph, float_graph, run, verification, layers)
+        graph, checks, calibration = float_graph, [], None
+        if precision == "fp16":
+            graph = to_fp16(float_graph)
+        elif precision == "int8":
+            # NNCF takes a while to import; float exports go without.
+            from edgecnn.quantize.quantize import quantize
 
-        progress("loading the quantiser", 0, None)
-        stream = ImageStream(tuple(images), loaded.preprocess)
-        quantized = quantize(graph, stream, progress)
-        every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
-        checked = ImageStream(tuple(images[::every]), loaded.preprocess)
-        checks.append(check.quantized_graph(graph, quantized, checked, progress))
-        graph = quantized
-        calibration = {"images": len(images), "sha256": digest(images)}
+            stream = ImageStream(tuple(images), loaded.preprocess)
+            graph = quantize(float_graph, stream, progress)
+            every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
+            some = ImageStream(tuple(images[::every]), loaded.preprocess)
+            checks.append(check.quantized_graph(float_graph, graph, some, progress))
+            calibration = {"images": len(images), "sha256": digest(images)}
+        checks.insert(0, checked.result())
     params = sum(parameter.numel() for parameter in module.parameters())
-    return _Source(spec, loaded, params, macs, graph, tuple(checks), calibration)
+    macs = sum(cost.macs for cost in layer_costs(float_graph))
+    return _Source(spec, loaded, params, macs, float_graph, graph, tuple(checks), calibration)
 
 
 def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:
     images = ImageStream(tuple(verification_images()), source.weights.preprocess)
-    compare = check.int8_artifact if source.graph.precision == "int8" else check.float_artifact
-    return compare(source.graph, partial(module.load, model, target), module.load(model, target), images)
+    loader, run = partial(module.load, model, target), module.load(model, target)
+    if source.graph.precision == "int8":
+        return check.int8_artifact(source.float_graph, source.graph, loader, run, images)
+    return check.float_artifact(source.float_graph, source.graph.precision, loader, run, images)
 
 
 def _measure(source: _Source, target: Target, files: list[Path], progress: Progress) -> Measurement:
@@ -184,11 +192,13 @@ def _measure(source: _Source, target: Target, files: list[Path], progress: Progr
     return local.measure(job, progress=progress)
 
 
-def _options(spec: ModelSpec, precision: str, weights: str, calibration: Path | None) -> list[str]:
-    """The options of the command that makes the same bundle again."""
-    options = ["--precision", precision, "--width", f"{spec.width:g}", "--resolution", str(spec.resolution)]
-    options += ["--weights", weights]
-    return options + (["--calibration", str(calibration)] if calibration is not None else [])
+def _command(
+    spec: ModelSpec, target: str, precision: str, weights: str, calibration: Path | None
+) -> list[str]:
+    """The command that makes the same bundle again."""
+    command = ["edgecnn", "export", spec.name, "--target", target, "--precision", precision]
+    command += ["--width", f"{spec.width:g}", "--resolution", str(spec.resolution), "--weights", weights]
+    return command + (["--calibration", str(calibration)] if calibration is not None else [])
 
 
 def _manifest(
@@ -233,10 +243,15 @@ def _manifest(
     }
 
 
+_SAMPLES_AND_LABELS = (
+    "samples_ms", "warmup_ms", "block_runs", "target", "variant", "precision", "options", "macs",
+)  # fmt: skip
+
+
 def _measured(measurement: Measurement) -> dict[str, Any]:
     """The quick measurement without its samples, which `edgecnn bench` keeps."""
     raw = asdict(measurement)
-    for name in ("samples_ms", "warmup_ms", "block_runs", "target", "variant", "precision", "options", "macs"):
+    for name in _SAMPLES_AND_LABELS:
         del raw[name]
     return {
         "p50_ms": measurement.p50_ms,

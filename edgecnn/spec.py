@@ -59,4 +59,5 @@ class Preprocess:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for ``preprocess.json``."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        fields = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}

@@ -19,7 +19,7 @@ from onnx.parser import parse_model
 from edgecnn import check
 from edgecnn.backends import RUNTIMES, backend
 from edgecnn.errors import ParityError
-from edgecnn.graph.from_torch import eager_outputs, export, layer_outputs
+from edgecnn.graph.from_torch import eager_output, export, layer_outputs
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.half import to_fp16
 from edgecnn.graph.reference import Runner, load_reference
@@ -71,8 +71,13 @@ def compiled(precision: str, runtime: str, folder: Path) -> list[Path]:
 
 def compare(precision: str, runtime: str, model: Path) -> check.Check:
     target, load = load_target(runtime), backend(runtime).load
-    run = check.int8_artifact if precision == "int8" else check.float_artifact
-    return run(graph(precision), partial(load, model, target), load(model, target), images())
+    return held_against(precision, partial(load, model, target), load(model, target))
+
+
+def held_against(precision: str, loader: check.TapLoader, run: Runner) -> check.Check:
+    if precision == "int8":
+        return check.int8_artifact(graph(), graph("int8"), loader, run, images())
+    return check.float_artifact(graph(), precision, loader, run, images())
 
 
 def corrupt(files: list[Path], precision: str, layer: str) -> None:
@@ -147,9 +152,8 @@ def test_wrong_outputs_are_refused(precision: str, change: Callable[[np.ndarray]
         good = load_reference(graph(precision), tapped)
         return lambda x: [*good(x)[:-1], change(good(x)[-1])]
 
-    compare = check.int8_artifact if precision == "int8" else check.float_artifact
     with pytest.raises(ParityError, match="the first layer that diverges is 'classes'"):
-        compare(graph(precision), loader, run, images())
+        held_against(precision, loader, run)
 
 
 def never(taps: object) -> Runner:
@@ -182,11 +186,11 @@ def test_a_flip_counts_only_at_a_clear_margin(margin_steps: float, tolerated: bo
         return [logits]
 
     if tolerated:
-        held = check.int8_artifact(qdq, never, run, inputs[:10])
+        held = check.int8_artifact(graph(), qdq, never, run, inputs[:10])
         assert held.top1_agreement == 0.9
         return
     with pytest.raises(ParityError, match="1 of 10 images get another class"):
-        check.int8_artifact(qdq, partial(loader_of, qdq), run, inputs[:10])
+        check.int8_artifact(graph(), qdq, partial(loader_of, qdq), run, inputs[:10])
 
 
 def loader_of(qdq: Graph, taps: list[str]) -> Runner:
@@ -253,7 +257,7 @@ def compare_with_torch(changed: Graph) -> check.Check:
     module = exported()[0]
     return check.float_graph(
         changed,
-        lambda x: [output.numpy() for output in eager_outputs(module, [x])],
+        partial(eager_output, module),
         images(),
         lambda x: layer_outputs(module, x),
     )
@@ -284,3 +288,19 @@ def test_searching_the_layers_leaves_no_hooks() -> None:
 def test_a_check_is_json() -> None:
     held = check.Check("a", "b", 1, "sqnr_db", math.inf, 8.0, 1.0)
     assert held.to_json()["value"] == "inf"
+
+
+
+def test_leaving_the_int8_graph_is_allowed_only_as_near_to_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mirrored at the float graph, a model is as far from it as the QDQ graph; twice as far it is refused."""
+    monkeypatch.setattr(check, "INT8_STEPS", 1e-3)
+    exact, rounded = load_reference(graph()), load_reference(graph("int8"))
+
+    def mirrored(factor: float) -> Runner:
+        return lambda x: [exact(x)[0] - factor * (rounded(x)[0] - exact(x)[0])]
+
+    held = check.int8_artifact(graph(), graph("int8"), never, mirrored(1), images())
+    assert (held.against, held.metric) == ("float graph", "mean_abs_steps")
+    assert held.value == pytest.approx(held.limit / check.AS_NEAR)
+    with pytest.raises(ParityError, match=r"the limit is 0\.001"):
+        check.int8_artifact(graph(), graph("int8"), partial(loader_of, graph("int8")), mirrored(2), images())

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,14 @@ def calibration_images() -> list[Path]:
 def verification_images() -> list[Path]:
     """The shipped photographs that artifacts are checked on; calibration never sees them."""
     return list_images(shipped_photos_dir() / "verification")
+
+
+class Images(Protocol):
+    """Network inputs, float32 (1, C, H, W), that can be counted, and iterated over more than once."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]: ...
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import io
 import warnings
 
 import numpy as np
-import onnx_ir as ir
 import onnx_ir.serde
 import torch
 from onnx import load_model_from_string
@@ -53,10 +52,10 @@ def export(model: torch.nn.Module, spec: ModelSpec) -> Graph:
     return canonicalize(Graph(exported, "fp32"))
 
 
-def eager_outputs(model: torch.nn.Module, batch: list[ir.ArrayCompatible]) -> list[torch.Tensor]:
-    """The network's outputs in eager torch, one (1, classes) tensor for each (1, C, H, W) input."""
+def eager_output(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:
+    """The network's output for one input (1, C, H, W) in eager torch, as the only entry of a list."""
     with torch.no_grad():
-        return [model(torch.as_tensor(x)) for x in batch]
+        return [model(torch.as_tensor(x)).numpy()]
 
 
 def layer_outputs(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:

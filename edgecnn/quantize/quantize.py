@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import numpy as np
-
+from edgecnn.data.sets import Images
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
 from edgecnn.quantize.average import average_pools_as_convs
@@ -14,7 +11,7 @@ from edgecnn.quantize.ranges import find_ranges
 from edgecnn.quantize.rounding import round_weights
 
 
-def quantize(graph: Graph, images: Collection[np.ndarray], progress: Progress = silent) -> Graph:
+def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph:
     """Quantise a canonical fp32 graph to int8.
 
     AveragePool becomes the convolution that it is (``edgecnn.quantize.average``). Weights are put on their

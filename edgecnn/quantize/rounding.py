@@ -77,8 +77,11 @@ def keep_sums(exact: np.ndarray) -> np.ndarray:
     direction = np.sign(surplus[wrong])[:, None]
     gain = direction * error[wrong]
     gain[(np.abs(stored[wrong]) >= _LARGEST) | (gain <= 0)] = -np.inf
-    # The rank of each weight in its row by how much it gains from moving.
-    rank = np.argsort(np.argsort(-gain, axis=1, kind="stable"), axis=1, kind="stable")
-    moves = (rank < np.abs(surplus[wrong])[:, None]) & np.isfinite(gain)
+    # The weights to move are those that gain most; of equal ones, the first.
+    count = np.abs(surplus[wrong]).astype(int)
+    least = -np.sort(-gain, axis=1)[np.arange(len(wrong)), count - 1, None]
+    certain, tied = gain > least, gain == least
+    left = count[:, None] - certain.sum(axis=1, keepdims=True)
+    moves = (certain | (tied & (np.cumsum(tied, axis=1) <= left))) & np.isfinite(gain)
     stored[wrong] += moves * direction
     return stored
