@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from edgecnn.errors import ConfigError
 
 PRECISIONS = ("fp32", "fp16", "int8")
+DEVICES = ("local",)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,20 @@ class Target:
     precisions: tuple[str, ...]
     """Those of ``fp32``, ``fp16``, ``int8`` that the pair runs, best first."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Passed to the runtime as they are."""
+    """Passed to the runtime as they are: text, numbers and truth values."""
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision that does not run here.
+
+        Raises:
+            ConfigError: it is unknown, or none of this target's.
+        """
+        if precision not in PRECISIONS:
+            hint = did_you_mean(precision, list(PRECISIONS))
+            raise ConfigError(f"unknown precision '{precision}'", hint=hint)
+        if precision not in self.precisions:
+            runs = ", ".join(self.precisions)
+            raise ConfigError(f"target '{self.name}' does not run {precision}", hint=f"it runs {runs}")
 
 
 def shipped_targets_dir() -> Path:
@@ -51,13 +66,16 @@ def load_target(name_or_path: str) -> Target:
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
         if not path.is_file():
-            raise ConfigError(f"target file {path} does not exist")
+            raise ConfigError(
+                f"target file {path} does not exist",
+                hint="`edgecnn targets` says where there are files to copy",
+            )
         return read_target(path)
     known = {path.stem: path for path in sorted(shipped_targets_dir().glob("*.toml"))}
     if name_or_path not in known:
         raise ConfigError(
             f"unknown target '{name_or_path}'",
-            hint=did_you_mean(name_or_path, list(known)) + ", or pass the path of your own .toml file",
+            hint=f"{did_you_mean(name_or_path, list(known))} (the name of your own file ends in .toml)",
         )
     return read_target(known[name_or_path])
 
@@ -72,32 +90,34 @@ def read_target(path: Path) -> Target:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"target file {path} cannot be read: {error}") from error
-    known = {f.name: f.type for f in fields(Target) if f.name != "name"}
+    if wrong := _what_is_wrong(raw):
+        raise ConfigError(f"target file {path}: {wrong[0]}", hint=wrong[1])
+    return Target(**{"name": path.stem, **raw, "precisions": tuple(raw["precisions"])})
+
+
+def _what_is_wrong(raw: dict[str, Any]) -> tuple[str, str | None] | None:
+    """The first thing wrong with the content of a target file, and a hint."""
+    known = [f.name for f in fields(Target) if f.name != "name"]
     if unknown := sorted(set(raw) - set(known)):
-        raise ConfigError(
-            f"target file {path} has an unknown field '{unknown[0]}'",
-            hint=f"fields: {', '.join(known)}",
-        )
+        return f"unknown field '{unknown[0]}'", did_you_mean(unknown[0], known)
     if missing := [key for key in known if key not in raw and key != "options"]:
-        raise ConfigError(f"target file {path} lacks the field '{missing[0]}'", hint=f"fields: {', '.join(known)}")
+        return f"the field '{missing[0]}' is missing", f"fields: {', '.join(known)}"
     for key in ("description", "runtime", "device"):
         if not isinstance(raw[key], str):
-            raise ConfigError(f"target file {path}: '{key}' must be a string")
+            return f"'{key}' must be a string", None
+    if raw["device"] not in DEVICES:
+        return f"unknown device '{raw['device']}'", did_you_mean(raw["device"], list(DEVICES))
     precisions = raw["precisions"]
     if not isinstance(precisions, list) or not precisions or not all(p in PRECISIONS for p in precisions):
-        raise ConfigError(
-            f"target file {path}: 'precisions' must be a list", hint=f"of one or more of {', '.join(PRECISIONS)}"
-        )
-    if not isinstance(raw.get("options", {}), dict):
-        raise ConfigError(f"target file {path}: 'options' must be a table")
-    return Target(
-        name=path.stem,
-        description=raw["description"],
-        runtime=raw["runtime"],
-        device=raw["device"],
-        precisions=tuple(precisions),
-        options=raw.get("options", {}),
-    )
+        return "'precisions' must be a list", f"one or more of {', '.join(PRECISIONS)}"
+    options = raw.get("options", {})
+    if not isinstance(options, dict):
+        return "'options' must be a table", None
+    for key, value in options.items():
+        # They go into JSON, which has neither dates nor infinity.
+        if not isinstance(value, str | int | float) or value in (math.inf, -math.inf) or value != value:
+            return f"option '{key}' must be text, a number, true or false", None
+    return None
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Everything in a bundle beside the model: labels, preprocessing, script, manifest, a page for its receiver."""
+"""Everything in a bundle beside the model: labels, preprocessing, script, manifest, a page for people."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _README = """\
 | runtime | {runtime}: `pip install {packages}` |
 | input | `{input_name}`, {input_shape} {input_layout}, {input_dtype}; prepared as preprocess.json says |
 | output | `{output_name}`, {output_shape}, {output_dtype}: one logit a class{labels} |
-| size | {size_mb:.1f} MB |
+| size | {size} |
 | parameters, multiply-accumulates | {params:,}, {macs:,} |
 | made by | edgecnn {version}: `{command}` |
 
@@ -31,8 +31,8 @@ _README = """\
     pip install numpy pillow {packages}
     python run.py photo.jpg
 
-`run.py` needs nothing else and shows how the model is fed. `manifest.json` holds the hash of every file here, the
-versions of all tools, and the figures of the checks below.
+`run.py` needs nothing else and shows how the model is fed. `manifest.json` holds the hash of every file here,
+the versions of all tools, and the figures of the checks below.
 
 ## What was checked
 
@@ -40,6 +40,21 @@ versions of all tools, and the figures of the checks below.
 
 {measured}
 """
+
+_MAKE_ONE = "make one with `edgecnn export`"
+
+_MANIFEST_TYPES = {
+    "variant": str,
+    "target": str,
+    "runtime": str,
+    "options": dict,
+    "precision": str,
+    "model_file": str,
+    "companion_files": list,
+    "macs": int,
+    "files": dict,
+}
+"""What `read` needs of a manifest."""
 
 _CHECK_METRICS = {
     "max_abs_relative": "largest difference {value:.2g} of the largest output (limit {limit:g})",
@@ -52,11 +67,17 @@ def describe_check(check: dict[str, Any]) -> str:
     """One line about a check, for people."""
     figure = _CHECK_METRICS[check["metric"]].format(**check)
     agree = round(check["top1_agreement"] * check["images"])
-    return f"{check['stage']} against {check['against']}: {figure}, same top-1 on {agree} of {check['images']} images"
+    same = f"same top-1 on {agree} of {check['images']} images"
+    return f"{check['stage']} against {check['against']}: {figure}, {same}"
 
 
-def write_files(folder: Path, manifest: dict[str, Any], preprocess: dict[str, Any], labels: tuple[str, ...] | None,
-                packages: tuple[str, ...]) -> None:  # fmt: skip
+def write_files(
+    folder: Path,
+    manifest: dict[str, Any],
+    preprocess: dict[str, Any],
+    labels: tuple[str, ...] | None,
+    packages: tuple[str, ...],
+) -> None:
     """Complete a folder that holds the model files: every other file of the bundle, the manifest last.
 
     Args:
@@ -86,7 +107,7 @@ def write_files(folder: Path, manifest: dict[str, Any], preprocess: dict[str, An
         output_shape=" x ".join(map(str, manifest["output"]["shape"])),
         output_dtype=manifest["output"]["dtype"],
         labels=", named in labels.txt" if labels is not None else "",
-        size_mb=size_bytes / 1e6,
+        size=describe_size(size_bytes),
         params=manifest["params"],
         macs=manifest["macs"],
         version=manifest["versions"]["edgecnn"],
@@ -94,7 +115,8 @@ def write_files(folder: Path, manifest: dict[str, Any], preprocess: dict[str, An
         checks="\n".join(f"- {describe_check(check)}" for check in manifest["checks"]),
         measured=describe_measured(manifest["measured"]),
     )
-    (folder / "README.md").write_text(page, encoding="utf-8")
+    # The command may name a path whose bytes are not text.
+    (folder / "README.md").write_text(page, encoding="utf-8", errors="backslashreplace")
     files = {
         path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
@@ -108,7 +130,8 @@ def describe_weights(weights: dict[str, Any]) -> str:
         return "RANDOM WEIGHTS, untrained: good for latency, meaningless for accuracy."
     parts = [weights["description"]]
     if weights["top1_percent"] is not None:
-        parts.append(f"published top-1 {weights['top1_percent']:g} % at {weights['trained_resolution']} pixels")
+        top1, resolution = weights["top1_percent"], weights["trained_resolution"]
+        parts.append(f"published top-1 {top1:g} % at {resolution} pixels")
     if weights["licence"]:
         parts.append(f"licence {weights['licence']}")
     return ", ".join(parts) + "."
@@ -118,13 +141,24 @@ def describe_measured(measured: dict[str, Any] | None) -> str:
     """One sentence on the quick measurement."""
     if measured is None:
         return "Not measured."
-    about = f"{measured['threads']} thread, {measured['cpu_model'] or measured['cpu_arch']}"
+    threads = f"{measured['threads']} thread{'s' * (measured['threads'] > 1)}"
+    about = f"{threads}, {measured['cpu_model'] or measured['cpu_arch']}"
     if not measured["steady"]:
         return f"Latency about {measured['p50_ms']:.2g} ms ({about}), but {measured['reason']}."
     return (
-        f"Latency {measured['p50_ms']:.2f} ms median, {measured['p90_ms']:.2f} ms p90 ({about}), "
-        f"{measured['gmacs_per_s']:.0f} GMAC/s."
+        f"Latency {describe_ms(measured['p50_ms'])} ms median, {describe_ms(measured['p90_ms'])} ms p90 "
+        f"({about}), {measured['gmacs_per_s']:.0f} GMAC/s."
     )
+
+
+def describe_ms(duration_ms: float) -> str:
+    """A duration in milliseconds with four digits, without the unit."""
+    return f"{duration_ms:.4g}" if duration_ms < 1000 else f"{duration_ms:.0f}"
+
+
+def describe_size(size_bytes: int) -> str:
+    """A file size in MB, or in kB where it is smaller than one."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} kB"
 
 
 def read(folder: Path) -> Artifact:
@@ -133,38 +167,68 @@ def read(folder: Path) -> Artifact:
     Raises:
         ConfigError: not a bundle, or files that are missing or have changed since they were written.
     """
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = manifest["files"]
-        artifact = Artifact(
-            path=folder,
-            variant=manifest["variant"],
-            target=manifest["target"],
-            runtime=manifest["runtime"],
-            options=manifest["options"],
-            precision=manifest["precision"],
-            model=folder / manifest["model_file"],
-            companions=tuple(folder / name for name in manifest["companion_files"]),
-            macs=manifest["macs"],
-            manifest=manifest,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{folder} is not a bundle: {path.name} is missing or damaged", hint="make one with `edgecnn export`"
-        ) from error
-    for name, recorded in files.items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != recorded["sha256"]:
+    manifest = read_manifest(folder)
+    for name, recorded in manifest["files"].items():
+        try:
+            intact = sha256_of(folder / name) == recorded["sha256"]
+        except OSError:
+            intact = False
+        if not intact:
             raise ConfigError(
-                f"{folder}/{name} is missing or has changed since it was written",
+                f"{folder / name} is missing or has changed since it was written",
                 hint="export the bundle again with --force",
             )
-    return artifact
+    return Artifact(
+        path=folder,
+        variant=manifest["variant"],
+        target=manifest["target"],
+        runtime=manifest["runtime"],
+        options=manifest["options"],
+        precision=manifest["precision"],
+        model=folder / manifest["model_file"],
+        companions=tuple(folder / name for name in manifest["companion_files"]),
+        macs=manifest["macs"],
+        manifest=manifest,
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, its fields of the types they should have; no file is looked at.
+
+    Raises:
+        ConfigError: no manifest, or one that edgecnn has not written.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} is not a bundle: it has no {path.name} that can be read", hint=_MAKE_ONE
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{folder} is not a bundle: {path.name} is damaged", hint=_MAKE_ONE) from error
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(name), kind) for name, kind in _MANIFEST_TYPES.items()
+    ):
+        raise ConfigError(f"{folder} is not a bundle: {path.name} is not edgecnn's", hint=_MAKE_ONE)
+    files = manifest["files"]
+    # A name that leads elsewhere would have other files read; a model without a hash could be any model.
+    if not (
+        all(map(_is_plain, files))
+        and all(isinstance(recorded, dict) and "sha256" in recorded for recorded in files.values())
+        and {manifest["model_file"], *map(str, manifest["companion_files"])} <= set(files)
+    ):
+        raise ConfigError(f"{folder} is not a bundle: {path.name} lists its files wrongly", hint=_MAKE_ONE)
+    return manifest
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write indented JSON."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write indented JSON, in ASCII: a path in it may hold bytes that are not text."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

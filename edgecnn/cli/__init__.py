@@ -1,31 +1,46 @@
 """The command line: one file a command. Parses, calls the library, prints, exits.
 
 Results go to standard output; progress and errors to standard error. Exit codes: 0 done, 1 it failed, 2 the
-request was wrong, 130 interrupted.
+request was wrong, 70 a bug in edgecnn, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from edgecnn.cli import interrupt
 from edgecnn.cli.bench import bench
 from edgecnn.cli.doctor import doctor
 from edgecnn.cli.export import export
 from edgecnn.cli.targets import targets
 from edgecnn.cli.zoo import zoo
-from edgecnn.errors import EdgeCNNError
+from edgecnn.errors import ConfigError, EdgeCNNError
+from edgecnn.target import did_you_mean
 
 _INTERRUPTED = 130
 _INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """A group that knows the nearest name of a mistyped command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args[0] not in self.commands and not args[0].startswith("-"):
+            raise ConfigError(f"unknown command '{args[0]}'", hint=did_you_mean(args[0], list(self.commands)))
+        return super().resolve_command(ctx, args)
+
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=_Commands, context_settings=_SETTINGS)
 @click.version_option(package_name="edgecnn")
 def cli() -> None:
     """Compile, check and measure convolutional networks for edge targets.
@@ -37,6 +52,12 @@ def cli() -> None:
     edgecnn zoo                                                 the networks
     edgecnn targets                                             where they can run
     edgecnn doctor                                              what is usable here
+
+    \b
+    Names complete with the tab key after one of
+    eval "$(_EDGECNN_COMPLETE=bash_source edgecnn)"             in ~/.bashrc
+    eval "$(_EDGECNN_COMPLETE=zsh_source edgecnn)"              in ~/.zshrc
+    _EDGECNN_COMPLETE=fish_source edgecnn | source              in ~/.config/fish/config.fish
     """
 
 
@@ -46,33 +67,56 @@ for command in (export, bench, zoo, targets, doctor):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    # A terminated process cleans up like an interrupted one: temporary folders go, nothing half-made stays.
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.install()
+    # Before anything imports ONNX Runtime, whose official builds report their use from the first import on.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name, or a terminal that is not UTF-8, may not be able to show all that is printed.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as error:
+        return int(cli.main(prog_name="edgecnn", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
+    except click.UsageError as error:
+        message = error.format_message().rstrip(".")
+        path = error.ctx.command_path if error.ctx else "edgecnn"
+        hint = f"`{path} --help` lists what it takes"
+        return _fail(message[:1].lower() + message[1:], hint, error.exit_code)
     except EdgeCNNError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
-        code = error.exit_code
+        return _fail(str(error), error.hint, error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing half-made was left", err=True)
-        code = _INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # The reader (`| head`) has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return 0
+    except MemoryError:
+        return _fail("out of memory", "use a smaller --resolution or --width")
     except Exception as error:
+        if interrupt.asked():  # a library may have turned the interrupt into an error of its own
+            return _interrupted()
         if os.environ.get("EDGECNN_TRACEBACK"):
             raise
-        click.secho(f"internal error: {type(error).__name__}: {error}", fg="red", err=True)
-        click.echo("hint: set EDGECNN_TRACEBACK=1 for the traceback, and report it", err=True)
-        code = _INTERNAL
-    sys.exit(code or 0)
+        if isinstance(error, OSError):
+            place = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{place}{error.strerror or error}", None)
+        what = " ".join(str(error).split()) or "no message"
+        hint = "set EDGECNN_TRACEBACK=1 for the traceback, and report it"
+        return _fail(f"{type(error).__name__}: {what}", hint, _INTERNAL, kind="internal error")
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _fail(message: str, hint: str | None, code: int = 1, *, kind: str = "error") -> int:
+    click.secho(f"{kind}: {message}", fg="red", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code
+
+
+def _interrupted() -> int:
+    click.echo("interrupted; nothing half-made was left", err=True)
+    return _INTERRUPTED

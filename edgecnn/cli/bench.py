@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecnn.cli.console import json_option, print_json, progress_bar
-from edgecnn.cli.parameters import complete_model, complete_target, model_options
+from edgecnn.cli.parameters import check_request, complete_subject, complete_target, model_options
 from edgecnn.errors import ConfigError
-from edgecnn.zoo import resolve
+from edgecnn.zoo import list_models
 
 if TYPE_CHECKING:
     from edgecnn.measurement import Comparison, Measurement
-    from edgecnn.progress import Progress
 
 
 @click.command(short_help="Measure the latency of a bundle or a network.")
-@click.argument("subject", metavar="BUNDLE|MODEL", shell_complete=complete_model)
+@click.argument("subject", metavar="BUNDLE|MODEL", shell_complete=complete_subject)
 @click.option("--target", shell_complete=complete_target, metavar="NAME|FILE.toml",
               help="Where MODEL runs; a BUNDLE knows its own.")  # fmt: skip
 @model_options
-@click.option("--against", type=click.Path(path_type=Path), metavar="BUNDLE",
+@click.option("--against", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE",
               help="Time both in turns, and print the ratio with its interval.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of one inference.")
-@click.option("--min-time", type=click.FloatRange(0.05, 3600), default=2.0, show_default=True, metavar="SECONDS",
-              help="Timed runs take at least this long.")  # fmt: skip
-@click.option("--min-runs", type=click.IntRange(1, 1_000_000), default=50, show_default=True,
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
+              help="Threads of one inference.")  # fmt: skip
+@click.option("--min-time", type=click.FloatRange(0.05, 3600), default=2.0, show_default=True,
+              metavar="SECONDS", help="Timed runs take at least this long.")  # fmt: skip
+@click.option("--min-runs", type=click.IntRange(1, 1_000_000), default=50, show_default=True, metavar="COUNT",
               help="And there are at least so many.")  # fmt: skip
 @json_option
 def bench(
@@ -57,29 +57,75 @@ def bench(
     edgecnn bench mobilenet --target openvino --precision int8 --threads 2
     """
     from edgecnn import benchmark
+    from edgecnn.bundle.write import read
 
-    limits = {"threads": threads, "min_time_s": min_time, "min_runs": min_runs}
+    benchmark.check_limits(min_time, min_runs)
+    if against is not None:
+        read(against)
+    is_bundle = _is_bundle(subject)
+    if is_bundle:
+        _refuse_model_options(subject)
+        read(Path(subject))
+    else:
+        targets = [] if target is None else [target]
+        name = check_request(subject, targets, precision, width, resolution).name
+    other = comparison = None
     with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder, progress_bar() as progress:
-        bundle = Path(subject)
-        if bundle.is_dir():
-            _refuse_model_options(subject)
+        if is_bundle:
+            bundle = Path(subject)
         else:
-            bundle = _export(subject, target, precision, width, resolution, weights, calibration, folder, progress)
+            progress("loading torch", 0, None)
+            from edgecnn import pipeline
+
+            [artifact] = pipeline.export(
+                name,
+                targets,
+                precision=precision,
+                width=width,
+                resolution=resolution,
+                weights=weights,
+                calibration=calibration,
+                output=Path(folder),
+                measure=False,
+                progress=progress,
+            )
+            bundle = artifact.path
         if against is None:
-            measurement = benchmark.bench(bundle, progress=progress, **limits)  # type: ignore[arg-type]
-            other = comparison = None
+            measurement = benchmark.bench(
+                bundle, threads=threads, min_time_s=min_time, min_runs=min_runs, progress=progress
+            )
         else:
-            other, measurement, comparison = benchmark.compare(bundle, against, progress=progress, **limits)  # type: ignore[arg-type]
+            other, measurement, comparison = benchmark.compare(
+                bundle, against, threads=threads, min_time_s=min_time, min_runs=min_runs, progress=progress
+            )
     if as_json:
         document = {"measurement": _document(measurement)}
         if other is not None and comparison is not None:
             document |= {"against": _document(other), "comparison": comparison.to_json()}
         print_json(document)
         return
+    if not is_bundle and name != subject:
+        click.echo(f"{subject} is {name}")
     _print_measurement(measurement)
     if other is not None and comparison is not None:
         _print_measurement(other)
         _print_comparison(comparison)
+
+
+def _is_bundle(subject: str) -> bool:
+    """Whether it is a bundle's folder; a network's name is one, even where a folder has the same."""
+    folder = Path(subject)
+    if (folder / "manifest.json").is_file():
+        return True
+    if subject in (name for entry in list_models() for name in (entry.name, *entry.aliases)):
+        return False
+    if folder.is_file():
+        raise ConfigError(f"{subject} is a file, not a bundle", hint="pass the folder that an export made")
+    if folder.is_dir():
+        return True
+    if len(folder.parts) > 1:
+        raise ConfigError(f"there is no bundle {subject}", hint="make one with `edgecnn export`")
+    return False
 
 
 def _refuse_model_options(bundle: str) -> None:
@@ -89,39 +135,6 @@ def _refuse_model_options(bundle: str) -> None:
             raise ConfigError(f"{bundle} is a bundle, which has its own {name}", hint=f"leave --{name} out")
 
 
-def _export(
-    model: str,
-    target: str | None,
-    precision: str,
-    width: float | None,
-    resolution: int | None,
-    weights: str,
-    calibration: Path | None,
-    folder: str,
-    progress: Progress,
-) -> Path:
-    from edgecnn import pipeline
-
-    if "/" in model:
-        raise ConfigError(f"there is no bundle {model}", hint="make one with `edgecnn export`")
-    name = resolve(model).name
-    if target is None:
-        raise ConfigError(f"where shall {name} run?", hint="add --target; `edgecnn targets` lists them")
-    [artifact] = pipeline.export(
-        name,
-        [target],
-        precision=precision,
-        width=width,
-        resolution=resolution,
-        weights=weights,
-        calibration=calibration,
-        output=Path(folder),
-        measure=False,
-        progress=progress,
-    )
-    return artifact.path
-
-
 def _document(measurement: Measurement) -> dict[str, object]:
     computed = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "spread", "drift", "p50_interval_ms", "gmacs_per_s",
                 "steady", "reason")  # fmt: skip
@@ -129,32 +142,40 @@ def _document(measurement: Measurement) -> dict[str, object]:
 
 
 def _print_measurement(measurement: Measurement) -> None:
-    title = f"{measurement.variant} {measurement.target} {measurement.precision}"
-    click.secho(title, bold=True)
-    runs = f"{len(measurement.samples_ms)} runs"
-    if measurement.steady:
-        low, high = measurement.p50_interval_ms or (measurement.p50_ms, measurement.p50_ms)
-        click.echo(f"  latency   p50 {measurement.p50_ms:.3f} ms (95 % interval {low:.3f} to {high:.3f}), "
-                   f"p90 {measurement.p90_ms:.3f}, p99 {measurement.p99_ms:.3f}; {runs}")  # fmt: skip
+    from edgecnn.bundle.write import describe_ms as ms
+
+    m = measurement
+    click.secho(f"{m.variant} {m.target} {m.precision}", bold=True)
+    runs = f"{len(m.samples_ms)} runs"
+    if m.steady:
+        low, high = m.p50_interval_ms or (m.p50_ms, m.p50_ms)
+        click.echo(
+            f"  latency   p50 {ms(m.p50_ms)} ms (95 % interval {ms(low)} to {ms(high)}), "
+            f"p90 {ms(m.p90_ms)} ms, p99 {ms(m.p99_ms)} ms; {runs}"
+        )
     else:
-        click.echo(f"  latency   about {measurement.p50_ms:.2g} ms, but {measurement.reason}")
-    if measurement.macs is not None and measurement.steady:
-        click.echo(f"  rate      {measurement.gmacs_per_s:.0f} GMAC/s for {measurement.macs / 1e6:.1f} M MACs "
-                   f"({2 * measurement.macs / 1e6:.1f} MFLOPs)")  # fmt: skip
-    click.echo(f"  start     load {measurement.load_ms:.1f} ms, first inference {measurement.first_ms:.2f} ms")
-    if measurement.peak_memory_bytes is not None:
-        before = measurement.memory_before_bytes or 0
-        click.echo(f"  memory    peak {measurement.peak_memory_bytes / 1e6:.0f} MB, "
-                   f"{(measurement.peak_memory_bytes - before) / 1e6:.0f} MB of it for the model")  # fmt: skip
-    load = "unknown" if measurement.load_before is None else f"{measurement.load_before:.1f}"
-    click.echo(f"  machine   {measurement.cpu_model or measurement.cpu_arch}, {measurement.threads} of "
-               f"{measurement.cpu_count} cores, load {load}; {measurement.runtime} {measurement.runtime_version}")  # fmt: skip
+        click.echo(f"  latency   about {m.p50_ms:.2g} ms over {runs}, but {m.reason}")
+    if m.macs is not None and m.steady:
+        click.echo(
+            f"  rate      {m.gmacs_per_s:.0f} GMAC/s for {m.macs / 1e6:,.1f} M MACs "
+            f"({2 * m.macs / 1e6:,.1f} MFLOPs)"
+        )
+    click.echo(f"  start     load {m.load_ms:.1f} ms, first inference {ms(m.first_ms)} ms")
+    if m.peak_memory_bytes is not None:
+        own = (m.peak_memory_bytes - (m.memory_before_bytes or 0)) / 1e6
+        click.echo(f"  memory    peak {m.peak_memory_bytes / 1e6:.0f} MB, {own:.0f} MB of it for the model")
+    load = "unknown" if m.load_before is None else f"{m.load_before:.1f}"
+    click.echo(
+        f"  machine   {m.cpu_model or m.cpu_arch}, {m.threads} of {m.cpu_count} cores, load {load}; "
+        f"{m.runtime} {m.runtime_version}"
+    )
 
 
 def _print_comparison(comparison: Comparison) -> None:
+    c = comparison
+    verdict = "" if c.differs else "; no difference that two runs of one model could not show"
     click.echo(
-        f"{comparison.variant_b} {comparison.target_b} {comparison.precision_b} takes {comparison.ratio:.3f} times as "
-        f"long as {comparison.variant_a} {comparison.target_a} {comparison.precision_a} "
-        f"(95 % interval {comparison.ratio_low:.3f} to {comparison.ratio_high:.3f}, {comparison.pairs} turns)"
-        + ("" if comparison.differs else "; no difference that two runs of one model could not show")
+        f"{c.variant_b} {c.target_b} {c.precision_b} takes {c.ratio:.3f} times as long as "
+        f"{c.variant_a} {c.target_a} {c.precision_a} "
+        f"(95 % interval {c.ratio_low:.3f} to {c.ratio_high:.3f}, {c.pairs} turns){verdict}"
     )

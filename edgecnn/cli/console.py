@@ -5,60 +5,58 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-from edgecnn.progress import Progress, silent
-
-_SHOWN_AFTER_S = 0.5
+from edgecnn.cli.interrupt import raise_if_asked
+from edgecnn.progress import Progress
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress function that draws a bar on standard error, or nothing where that is no terminal.
-
-    Work that ends within half a second never shows.
-    """
+    """A progress function that draws a bar on standard error, or nothing where that is no terminal."""
     if not sys.stderr.isatty():
-        yield silent
+        yield _quiet
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
-    bars = Bars(*columns, console=Console(stderr=True), transient=True)
+    # A name in brackets is a name, not a colour.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TimeElapsedColumn())
+    # What libraries print themselves stays where they print it: standard output is for results.
+    bars = Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = bars.add_task("starting", total=None)
-    begun = time.monotonic()
-    shown = False
 
     def progress(description: str, done: float, total: float | None) -> None:
-        nonlocal shown
+        raise_if_asked()
         bars.update(task, description=description, completed=done, total=total)
-        if not shown and time.monotonic() - begun > _SHOWN_AFTER_S:
-            bars.start()
-            shown = True
 
-    try:
+    with bars:
         yield progress
-    finally:
-        bars.stop()
+
+
+def _quiet(description: str, done: float, total: float | None) -> None:
+    raise_if_asked()
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document on standard output, in ASCII, so that any terminal and any path can have it."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns, for people."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    click.secho("  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip(), bold=True)
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+    click.secho(line(header), bold=True)
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(line(row))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from edgecnn.artifact import Artifact
 from edgecnn.cli.console import json_option, print_json, progress_bar
-from edgecnn.cli.parameters import complete_model, complete_target, model_options
-from edgecnn.zoo import resolve
+from edgecnn.cli.parameters import check_request, complete_model, complete_target, model_options
 
 
 @click.command(short_help="Export a network: compiled, checked, measured.")
 @click.argument("model", shell_complete=complete_model)
-@click.option("--target", "targets", multiple=True, required=True, shell_complete=complete_target,
-              metavar="NAME|FILE.toml", help="Where it will run; give it again for more targets.")  # fmt: skip
+@click.option("--target", "targets", multiple=True, shell_complete=complete_target, metavar="NAME|FILE.toml",
+              help="Where it will run; give it again for more targets.  [required]")  # fmt: skip
 @model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
               help="Folder in which the bundle is made.  [default: here]")  # fmt: skip
@@ -42,15 +42,14 @@ def export(
     edgecnn export mobilenet --target tflite
     edgecnn export mobilenet --target tflite --target openvino --precision int8 -o build
     edgecnn export mobilenet_v1 --width 0.5 --resolution 160 --weights random --target onnxruntime
-    edgecnn export resnet18 --weights resnet18-mine.pth --calibration photos/ --precision int8 --target tflite
+    edgecnn export resnet18 --weights mine.pth --calibration photos/ --precision int8 --target tflite
     """
-    name = resolve(model).name
-    if name != model and not as_json:
-        click.echo(f"{model} is {name}", err=False)
-    # torch and the runtimes are imported here, not for --help.
-    from edgecnn import pipeline
-
+    name = check_request(model, targets, precision, width, resolution).name
     with progress_bar() as progress:
+        progress("loading torch", 0, None)
+        # It and the runtimes are imported here, not for --help.
+        from edgecnn import pipeline
+
         artifacts = pipeline.export(
             name,
             targets,
@@ -66,6 +65,8 @@ def export(
     if as_json:
         print_json([{"path": str(artifact.path), **artifact.manifest} for artifact in artifacts])
         return
+    if name != model:
+        click.echo(f"{model} is {name}")
     _print_source(artifacts[0])
     for artifact in artifacts:
         _print_artifact(artifact)
@@ -75,12 +76,15 @@ def _print_source(artifact: Artifact) -> None:
     from edgecnn.bundle.write import describe_check, describe_weights
 
     manifest = artifact.manifest
-    _line("model", f"{artifact.variant}: {manifest['params']:,} parameters, {artifact.macs / 1e6:,.1f} M MACs "
-                   f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)")  # fmt: skip
+    _line(
+        "model",
+        f"{artifact.variant}: {manifest['params']:,} parameters, {artifact.macs / 1e6:,.1f} M MACs "
+        f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)",
+    )
     _line("weights", describe_weights(manifest["weights"]))
-    trained = manifest["weights"]["trained_resolution"]
-    if trained and trained != manifest["model"]["resolution"]:
-        _line("", f"trained at {trained} pixels, used at {manifest['model']['resolution']}: accuracy will differ")
+    trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["resolution"]
+    if trained and trained != used:
+        _line("", f"trained at {trained} pixels, used at {used}: accuracy will differ")
     if manifest["calibration"]:
         _line("calibrated", f"on {manifest['calibration']['images']} images")
     for entry in manifest["checks"][:-1]:
@@ -88,15 +92,16 @@ def _print_source(artifact: Artifact) -> None:
 
 
 def _print_artifact(artifact: Artifact) -> None:
-    from edgecnn.bundle.write import describe_check, describe_measured
+    from edgecnn.bundle.write import describe_check, describe_measured, describe_size
 
     manifest = artifact.manifest
-    size = sum(path.stat().st_size for path in (artifact.model, *artifact.companions))
+    size = describe_size(sum(path.stat().st_size for path in (artifact.model, *artifact.companions)))
+    script = shlex.quote(str(artifact.path / "run.py"))
     click.echo()
     _line(artifact.target, describe_check(manifest["checks"][-1]))
     _line("", describe_measured(manifest["measured"]))
-    _line("", f"{artifact.path}/ ({size / 1e6:.1f} MB), try: python {artifact.path}/run.py photo.jpg")
+    _line("", f"{artifact.path}/ ({size}), try: python {script} photo.jpg")
 
 
 def _line(title: str, text: str) -> None:
-    click.echo(f"{click.style(title.ljust(12), bold=True)}{text}")
+    click.echo(f"{click.style(title.ljust(12), bold=True)} {text}")

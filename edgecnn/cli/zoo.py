@@ -35,9 +35,14 @@ def zoo(as_json: bool) -> None:
     rows = []
     for entry in list_models():
         weights = published.get(entry.name)
-        name = entry.name + (f" ({', '.join(entry.aliases)})" if entry.aliases else "")
-        rows.append([
-            name, f"{entry.params:,}", f"{entry.macs / 1e6:,.2f}", str(entry.resolution), str(entry.classes),
-            f"ImageNet, top-1 {weights.top1_percent:g} %" if weights else "none published: --weights random or FILE",
-        ])  # fmt: skip
+        rows.append(
+            [
+                entry.name + (f" ({', '.join(entry.aliases)})" if entry.aliases else ""),
+                f"{entry.params:,}",
+                f"{entry.macs / 1e6:,.2f}",
+                str(entry.resolution),
+                str(entry.classes),
+                f"ImageNet, top-1 {weights.top1_percent:g} %" if weights else "--weights random or FILE",
+            ]
+        )
     print_table(["name", "parameters", "M MACs", "pixels", "classes", "weights"], rows)
