@@ -13,6 +13,7 @@ Importing the package loads no framework; a function's first use does.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from edgecnn.zoo import list_models
 
 __all__ = ["bench", "compare", "diagnose", "export", "list_models", "list_targets", "load_target"]
+
+# ONNX Runtime's official builds report their use to their makers from the first import on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "bench": "benchmark",

@@ -22,7 +22,7 @@ from edgecnn.data.images import list_images
 from edgecnn.data.sets import ImageStream, calibration_images, digest, verification_images
 from edgecnn.devices import local
 from edgecnn.devices.job import Job
-from edgecnn.errors import ConfigError
+from edgecnn.errors import ConfigError, EdgeCNNError
 from edgecnn.graph.cost import layer_costs
 from edgecnn.graph.from_torch import eager_output, layer_outputs
 from edgecnn.graph.from_torch import export as export_graph
@@ -31,7 +31,7 @@ from edgecnn.graph.half import to_fp16
 from edgecnn.measurement import Measurement
 from edgecnn.progress import Progress, silent
 from edgecnn.spec import ModelSpec
-from edgecnn.target import PRECISIONS, Target, load_target
+from edgecnn.target import Target, load_target
 from edgecnn.versions import tool_versions
 from edgecnn.zoo import build, make_spec
 from edgecnn.zoo.weights import LoadedWeights, load_weights
@@ -95,47 +95,61 @@ def export(
     """
     spec = make_spec(model, width=width, resolution=resolution)
     names = list(dict.fromkeys(targets))
-    loaded_targets = [_target(name, precision) for name in names]
+    loaded_targets = [load_target(name) for name in names]
     if not loaded_targets:
         raise ConfigError("no target is named", hint="`edgecnn targets` lists them")
+    for target in loaded_targets:
+        target.check_precision(precision)
     if calibration is not None and precision != "int8":
-        raise ConfigError(f"calibration images are given, but {precision} has no use for them",
-                          hint="add --precision int8, or leave --calibration out")  # fmt: skip
+        raise ConfigError(
+            f"calibration images are given, but {precision} has no use for them",
+            hint="add --precision int8, or leave --calibration out",
+        )
     images = list_images(calibration) if calibration is not None else calibration_images()
     backends = [backend(target.runtime) for target in loaded_targets]
     places = [output / f"{spec.variant}-{target.name}-{precision}" for target in loaded_targets]
     for place in places:
         check_place(place, force=force)
+        if places.count(place) > 1:
+            raise ConfigError(f"two targets would make {place}", hint="rename one of the target files")
 
     source = _source(spec, precision, weights, images, progress)
-    artifacts = []
+    artifacts: list[Artifact] = []
     for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
-        progress(f"compiling for {target.name}", 0, None)
-        with staged(place, force=force) as folder:
-            files = module.compile(source.graph, target, folder)
-            checks = (*source.checks, _check_artifact(source, module, files[0], target))
-            command = _command(source.spec, name, precision, weights, calibration)
-            measurement = _measure(source, target, files, progress) if measure else None
-            write_files(
-                folder,
-                _manifest(source, target, module, files, checks, measurement, command),
-                source.weights.preprocess.to_json(),
-                source.weights.labels,
-                module.PACKAGES,
-            )
-        artifacts.append(read(place))
+        command = _command(spec, name, precision, weights, calibration)
+        try:
+            artifacts.append(_bundle(source, target, module, place, command, force, measure, progress))
+        except EdgeCNNError as error:
+            if artifacts:
+                made = ", ".join(str(artifact.path) for artifact in artifacts)
+                error.hint = f"{error.hint or ''} (made before it, and good: {made})".strip()
+            raise
     return artifacts
 
 
-def _target(name: str, precision: str) -> Target:
-    target = load_target(name)
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision '{precision}'", hint=f"known: {', '.join(PRECISIONS)}")
-    if precision not in target.precisions:
-        raise ConfigError(
-            f"target '{target.name}' does not run {precision}", hint=f"it runs {', '.join(target.precisions)}"
+def _bundle(
+    source: _Source,
+    target: Target,
+    module: ModuleType,
+    place: Path,
+    command: list[str],
+    force: bool,
+    measure: bool,
+    progress: Progress,
+) -> Artifact:
+    progress(f"compiling for {target.name}", 0, None)
+    with staged(place, force=force) as folder:
+        files = module.compile(source.graph, target, folder)
+        checks = (*source.checks, _check_artifact(source, module, files[0], target))
+        measurement = _measure(source, target, files, progress) if measure else None
+        write_files(
+            folder,
+            _manifest(source, target, module, files, checks, measurement, command),
+            source.weights.preprocess.to_json(),
+            source.weights.labels,
+            module.PACKAGES,
         )
-    return target
+    return read(place)
 
 
 def _source(
@@ -197,7 +211,7 @@ def _command(
 ) -> list[str]:
     """The command that makes the same bundle again."""
     command = ["edgecnn", "export", spec.name, "--target", target, "--precision", precision]
-    command += ["--width", f"{spec.width:g}", "--resolution", str(spec.resolution), "--weights", weights]
+    command += ["--width", repr(spec.width), "--resolution", str(spec.resolution), "--weights", weights]
     return command + (["--calibration", str(calibration)] if calibration is not None else [])
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +64,10 @@ def import_runtime(name: str) -> tuple[Any, str | None]:
     Raises:
         Unavailable: with the reason for each module that was tried.
     """
+    # ONNX Runtime and OpenVINO report their use to their makers; the one heeds a variable, the other does
+    # without the package that reports.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     reasons = []
     for module_name in RUNTIMES[name].modules:
         try:

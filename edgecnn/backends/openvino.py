@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +30,21 @@ _CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "PERFO
 
 
 def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:
-    """Write ``model.xml`` and ``model.bin``."""
+    """Write ``model.xml`` and ``model.bin``.
+
+    Raises:
+        OSError: they cannot be written in full.
+    """
     model = ov.Core().read_model(_for_plugin(graph).serialized)
     for index, op in enumerate(model.get_ordered_ops()):
         if not any(output.get_names() for output in op.outputs()):
             # The given name counts every operation of the process; equal graphs shall give equal files.
             op.set_friendly_name(f"{op.get_type_name()}#{index}")
     path = folder / "model.xml"
-    ov.save_model(model, str(path), compress_to_fp16=False)
+    try:
+        ov.save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # its writer loses the system's reason
+        raise OSError(errno.EIO, "model.xml and model.bin could not be written in full") from error
     return [path, path.with_suffix(".bin")]
 
 

@@ -68,8 +68,6 @@ for command in (export, bench, zoo, targets, doctor):
 def main() -> NoReturn:
     """Run the command line and exit."""
     interrupt.install()
-    # Before anything imports ONNX Runtime, whose official builds report their use from the first import on.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name, or a terminal that is not UTF-8, may not be able to show all that is printed.
         sys.stdout.reconfigure(errors="backslashreplace")

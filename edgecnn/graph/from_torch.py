@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir.serde
@@ -32,7 +34,7 @@ def export(model: torch.nn.Module, spec: ModelSpec) -> Graph:
     buffer = io.BytesIO()
     example = torch.zeros(spec.input_shape)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _one_thread():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.onnx.export(
                 model.eval(),
@@ -54,8 +56,19 @@ def export(model: torch.nn.Module, spec: ModelSpec) -> Graph:
 
 def eager_output(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:
     """The network's output for one input (1, C, H, W) in eager torch, as the only entry of a list."""
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         return [model(torch.as_tensor(x)).numpy()]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One image at a time gains nothing from a second thread, and on a busy machine waits for it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def layer_outputs(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:

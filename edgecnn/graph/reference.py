@@ -21,7 +21,7 @@ Runner = Callable[[np.ndarray], list[np.ndarray]]
 def load_reference(graph: Graph, taps: Sequence[str] | None = None, *, fused: bool = False) -> Runner:
     """A function from one input (NCHW, float32) to the graph's output, or to the tensors in ``taps``.
 
-    ``fused`` leaves the optimisation on: faster, for where a float graph is a source of data, not a reference.
+    ``fused`` leaves the optimisation on: faster, for a float graph that is a source of data, not a reference.
     """
     serialized = graph.serialized
     if taps is not None:
@@ -32,6 +32,8 @@ def load_reference(graph: Graph, taps: Sequence[str] | None = None, *, fused: bo
     options = ort.SessionOptions()
     if not fused:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Small layers gain nothing from a second thread, and lose much where another process wants the core.
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
     input_name = session.get_inputs()[0].name

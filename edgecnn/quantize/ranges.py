@@ -31,7 +31,6 @@ from nncf.quantization.advanced_parameters import (  # noqa: E402
     QuantizationParameters,
 )
 
-
 _BATCH = 4
 
 
@@ -104,9 +103,9 @@ class _Batches:
 def _batched(graph: Graph) -> tuple[onnx.ModelProto, int]:
     """The model for NNCF, and how many images it takes at once.
 
-    NNCF spends as long on its bookkeeping for each inference as the inference takes, so that batches halve the
-    calibration; ranges come out the same to the bit. An operator that moves values between images, or states
-    the number of images in a constant, keeps the graph at one.
+    NNCF spends as long on its bookkeeping for each inference as the inference takes, so that batches halve
+    the calibration; ranges come out the same to the bit. An operator that moves values between images, or
+    states the number of images in a constant, keeps the graph at one.
     """
     model = onnx.load_model_from_string(graph.serialized)
     if any(_ties_images_together(node) for node in graph.model.graph):

@@ -204,11 +204,7 @@ def test_a_read_only_output(run: Any, here: Path) -> None:
         ("tflite", 2_000),
         ("tflite", 100_000),
         ("onnxruntime", 100_000),
-        pytest.param(
-            "openvino",
-            100_000,
-            marks=pytest.mark.xfail(strict=False, reason="its writer loses the system's reason"),
-        ),
+        ("openvino", 100_000),
     ],
 )
 def test_a_file_that_cannot_grow(target: str, limit_bytes: int, command: list[str], tmp_path: Path) -> None:

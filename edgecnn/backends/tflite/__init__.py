@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +39,18 @@ def compile(graph: Graph, target: Target, folder: Path) -> list[Path]:
 
 def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runner:
     """A function from one input (NCHW, float32) to the output, or to those of ``taps`` that the file has."""
-    if taps is None:
-        interpreter = Interpreter(model_path=str(model), num_threads=1)
-    else:
-        # XNNPACK keeps the tensors between the operators that it takes to itself.
-        interpreter = Interpreter(
-            model_path=str(model),
-            num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-    interpreter.allocate_tensors()
+    with _quiet():
+        if taps is None:
+            interpreter = Interpreter(model_path=str(model), num_threads=1)
+        else:
+            # XNNPACK keeps the tensors between the operators that it takes to itself.
+            interpreter = Interpreter(
+                model_path=str(model),
+                num_threads=1,
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+        interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
     if taps is None:
@@ -61,6 +65,20 @@ def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runn
         return [_read(interpreter, detail) for detail in wanted]
 
     return run
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The library announces its delegate on standard error, below Python; its errors come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _read(interpreter: Interpreter, detail: dict[str, Any] | None) -> np.ndarray:
