@@ -6,6 +6,7 @@ from edgecnn.data.sets import Images
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
 from edgecnn.quantize.average import average_pools_as_convs
+from edgecnn.quantize.equalize import equalize, pairs
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.ranges import find_ranges
 from edgecnn.quantize.rounding import round_weights
@@ -16,6 +17,8 @@ def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph
 
     AveragePool becomes the convolution that it is (``edgecnn.quantize.average``). Weights are put on their
     grid first, so that NNCF calibrates and corrects biases for the very integers that the QDQ graph stores.
+    Channels in front of depthwise convolutions are brought to one range (``edgecnn.quantize.equalize``) where
+    that works for all of them; where it does not, NNCF gives each tensor one range from the start.
 
     Args:
         graph: the float graph; it stays as it is.
@@ -26,4 +29,6 @@ def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph
         ConversionError: an operator that has no int8 form.
     """
     rounded = round_weights(average_pools_as_convs(graph))
-    return to_qdq(rounded, find_ranges(rounded, images, len(images), progress))
+    by_channel = bool(pairs(rounded))
+    ranges = find_ranges(rounded, images, len(images), progress, by_channel=by_channel)
+    return to_qdq(*equalize(rounded, ranges))

@@ -7,7 +7,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -40,15 +40,21 @@ class Ranges:
 
     activations: dict[str, tuple[float, float]] = field(repr=False)
     """Lowest and highest value that uint8 must represent, per tensor."""
+    channels: dict[str, np.ndarray] = field(repr=False)
+    """Highest value of each channel, for tensors whose channels may be brought to one range (from 0)."""
     biases: dict[str, np.ndarray] = field(repr=False)
     """Per Conv and Gemm node: its float32 bias after NNCF's fast bias correction."""
 
 
-def find_ranges(graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress) -> Ranges:
+def find_ranges(
+    graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress, *, by_channel: bool = False
+) -> Ranges:
     """Calibrate a float graph on images, each (1, C, H, W), read one at a time.
 
     NNCF's mixed preset gives symmetric weights a channel, asymmetric activations a tensor, and corrects the
     biases for the mean shift that rounding causes (fast bias correction).
+
+    ``by_channel`` lets NNCF give the inputs of depthwise convolutions a range a channel.
 
     Raises:
         ConversionError: an operator without an int8 form, or a graph that NNCF cannot quantise.
@@ -74,8 +80,9 @@ def find_ranges(graph: Graph, images: Iterable[np.ndarray], count: int, progress
                 advanced_parameters=AdvancedQuantizationParameters(
                     # Statistics of each image, not of the batch it happens to be in.
                     batchwise_statistics=batch > 1,
-                    # Depthwise activations would get a scale a channel, which no target executes.
-                    activations_quantization_params=QuantizationParameters(per_channel=False),
+                    activations_quantization_params=QuantizationParameters(
+                        per_channel=None if by_channel else False
+                    ),
                     # Seven-bit weights guard CPUs without VNNI; the check of the artifact does that here.
                     overflow_fix=OverflowFix.DISABLE,
                 ),
@@ -145,17 +152,21 @@ def _read(quantized: onnx.GraphProto, graph: Graph) -> Ranges:
         return numpy_helper.to_array(constants[name])
 
     activations: dict[str, tuple[float, float]] = {}
+    channels: dict[str, np.ndarray] = {}
     for node in quantized.node:
         if node.op_type == "QuantizeLinear":
-            scale, zero_point = float(array(node.input[1])), array(node.input[2])
+            scale, zero_point = array(node.input[1]).astype(np.float64), array(node.input[2])
             limits = np.iinfo(zero_point.dtype)
-            activations[node.input[0]] = (
-                (limits.min - int(zero_point)) * scale,
-                (limits.max - int(zero_point)) * scale,
-            )
+            scale, zero_point = np.atleast_1d(scale), zero_point.astype(int)
+            low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+            # A channel that is 0 on all images gets a tiny range around it.
+            low[-low < high.max() / 256] = 0.0
+            activations[node.input[0]] = (float(low.min()), float(high.max()))
+            if scale.size > 1 and not low.any():
+                channels[node.input[0]] = high.reshape(-1)
     nodes = {node.name: node for node in quantized.node}
     weighted = [str(node.name) for node in graph.model.graph if node.op_type in WEIGHTED]
-    return Ranges(activations, {name: array(nodes[name].input[2]) for name in weighted})
+    return Ranges(activations, channels, {name: array(nodes[name].input[2]) for name in weighted})
 
 
 def _with_missing(
@@ -173,7 +184,7 @@ def _with_missing(
         low = np.minimum(low, [value.min() for value in outputs])
         high = np.maximum(high, [value.max() for value in outputs])
     measured = {name: (float(lo), float(hi)) for name, lo, hi in zip(missing, low, high, strict=True)}
-    return Ranges({**ranges.activations, **measured}, ranges.biases)
+    return replace(ranges, activations={**ranges.activations, **measured})
 
 
 def _missing(groups: Groups, ranges: Ranges) -> list[str]:

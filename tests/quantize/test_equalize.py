@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir.serde
+import pytest
+
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.reference import load_reference
+from edgecnn.graph.rewrite import canonicalize, constant
+from edgecnn.progress import silent
+from edgecnn.quantize.equalize import equalize, pairs
+from edgecnn.quantize.ranges import find_ranges
+from edgecnn.quantize.rounding import round_weights, weight_scales
+
+CHANNELS = 6
+
+
+def network(activation: str = "Clip(c, zero, six)", multiplier: int = 1) -> Graph:
+    """Pointwise convolution, activation, depthwise convolution, with ranges that differ by the channel."""
+    outputs = CHANNELS * multiplier
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        equalized (float[1,3,8,8] input) => (float[1,{outputs},8,8] logits)
+        <float zero = {{0.0}}, float six = {{6.0}}>
+        {{
+            c = Conv <kernel_shape = [1, 1]> (input, w1, b1)
+            a = {activation}
+            logits = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = {CHANNELS}> (a, w2, b2)
+        }}
+    """)
+    rng = np.random.default_rng(0)
+    spread = np.array([1.0, 0.5, 0.2, 0.1, 0.01, 0.0])
+    arrays = {
+        "w1": rng.normal(size=(CHANNELS, 3, 1, 1)) * spread[:, None, None, None],
+        "b1": np.abs(rng.normal(size=CHANNELS)) * spread,
+        "w2": rng.normal(size=(outputs, 1, 3, 3)),
+        "b2": rng.normal(size=outputs),
+    }
+    for name, array in arrays.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+
+
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=(1, 3, 8, 8)).astype(np.float32) for _ in range(8)]
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("activation", ["Clip(c, zero, six)", "Relu(c)"])
+def test_the_function_stays_and_the_ranges_become_one(activation: str, multiplier: int) -> None:
+    graph = network(activation, multiplier=multiplier)
+    ranges = find_ranges(graph, images(), 8, silent, by_channel=True)
+    [tensor] = ranges.channels
+    # In place of NNCF's corrected biases, the network's own: the comparison is with the float graph.
+    own = {str(node.name): constant(node.inputs[2]) for node in graph.model.graph if node.op_type == "Conv"}
+    equalized, scaled = equalize(graph, replace(ranges, biases=own))  # type: ignore[arg-type]
+    for node in equalized.model.graph:
+        if node.op_type == "Conv":
+            value = node.inputs[2]
+            assert value is not None
+            value.const_value = onnx_ir.tensor(scaled.biases[str(node.name)], name=value.name)
+    for image in images():
+        expected, got = load_reference(graph)(image)[0], load_reference(equalized)(image)[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    before, after = highest(graph, tensor), highest(equalized, tensor)
+    assert before[:4].max() / before[:4].min() > 4
+    assert after[:4].max() / after[:4].min() < 1.5
+    # No channel is blown up by more than 16, dead or not.
+    np.testing.assert_allclose(after[4:], 16 * before[4:], rtol=1e-5)
+
+
+def highest(graph: Graph, tensor: str) -> np.ndarray:
+    """Each channel's largest value on all images."""
+    run = load_reference(graph, [tensor])
+    channels: np.ndarray = np.max([run(image)[0].max(axis=(0, 2, 3)) for image in images()], axis=0)
+    return channels
+
+
+def test_no_integer_weight_changes() -> None:
+    graph = round_weights(network())
+    equalized, _ = equalize(graph, find_ranges(graph, images(), 8, silent, by_channel=True))
+
+    def integers(of: Graph) -> list[np.ndarray]:
+        weights = [constant(node.inputs[1]) for node in of.model.graph if node.op_type == "Conv"]
+        scales = [weight_scales(weight).reshape(-1, 1, 1, 1) for weight in weights if weight is not None]
+        return [np.rint(w / s) for w, s in zip(weights, scales, strict=True) if w is not None]
+
+    for before, after in zip(integers(graph), integers(equalized), strict=True):
+        np.testing.assert_array_equal(before[:5], after[:5])
+
+
+@pytest.mark.parametrize("activation", ["HardSwish(c)", "Clip(c, six, six)", "Sigmoid(c)"])
+def test_only_what_a_factor_passes_through_is_equalised(activation: str) -> None:
+    assert pairs(network(activation)) is None
+
+
+def test_a_second_reader_keeps_the_tensor_as_it_is() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        shared (float[1,2,4,4] input) => (float[1,2,4,4] logits)
+        <float[2,2,1,1] w1 = {1, 0, 0, 1}, float[2] b = {0, 0}, float[2,1,1,1] w2 = {1, 1}>
+        {
+            c = Conv <kernel_shape = [1, 1]> (input, w1, b)
+            a = Relu(c)
+            d = Conv <kernel_shape = [1, 1], group = 2> (a, w2, b)
+            logits = Add(a, d)
+        }
+    """)
+    assert pairs(canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))) is None
