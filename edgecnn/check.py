@@ -25,7 +25,6 @@ from edgecnn.errors import ParityError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import Runner, load_reference
-from edgecnn.progress import Progress, silent
 
 TORCH_LIMIT = 1e-4
 """Largest difference between the float graph and eager torch, relative to the largest output."""
@@ -202,9 +201,7 @@ def _as_near(
     return Check("int8 artifact", "float graph", total, "mean_abs_steps", ours / total, limit, agree / total)
 
 
-def quantized_graph(
-    graph: Graph, qdq: Graph, images: Images, progress: Progress = silent
-) -> Check:
+def quantized_graph(graph: Graph, qdq: Graph, images: Images) -> Check:
     """The QDQ graph against the float graph it came from, on calibration images.
 
     Raises:
@@ -215,7 +212,6 @@ def quantized_graph(
     signal = noise = 0.0
     for _, expected, got in _pairs(load_reference(graph), load_reference(qdq), images):
         total, agree = total + 1, agree + (_top1(expected) == _top1(got))
-        progress("checking int8", total, len(images))
         signal, noise = (
             signal + float(np.square(expected).sum()),
             noise + float(np.square(expected - got).sum()),

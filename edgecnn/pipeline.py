@@ -6,7 +6,7 @@ Stages up to the graph are shared by all targets of one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,8 +36,8 @@ from edgecnn.versions import tool_versions
 from edgecnn.zoo import build, make_spec
 from edgecnn.zoo.weights import LoadedWeights, load_weights
 
-# Enough for a decibel's tenth, and the check stays shorter than the calibration.
-_CHECKED_CALIBRATION_IMAGES = 32
+# Enough to a few tenths of a decibel, and the check stays shorter than the calibration.
+_CHECKED_CALIBRATION_IMAGES = 16
 # The quick figure of an export; `edgecnn bench` takes its time.
 _QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 
@@ -54,7 +54,8 @@ class _Source:
     float_graph: Graph
     graph: Graph
     """The one that is compiled: the float graph itself, its fp16 form, or the QDQ graph."""
-    checks: tuple[check.Check, ...]
+    checks: tuple[Future[check.Check], ...]
+    """Of the graphs; under way, or done."""
     calibration: dict[str, Any] | None
 
 
@@ -113,18 +114,48 @@ def export(
         if places.count(place) > 1:
             raise ConfigError(f"two targets would make {place}", hint="rename one of the target files")
 
-    source = _source(spec, precision, weights, images, progress)
     artifacts: list[Artifact] = []
-    for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
-        command = _command(spec, name, precision, weights, calibration)
-        try:
-            artifacts.append(_bundle(source, target, module, place, command, force, measure, progress))
-        except EdgeCNNError as error:
-            if artifacts:
-                made = ", ".join(str(artifact.path) for artifact in artifacts)
-                error.hint = f"{error.hint or ''} (made before it, and good: {made})".strip()
-            raise
+    # Checks run beside the work that follows them: torch and the runtimes leave the interpreter to it.
+    with ThreadPoolExecutor(2) as beside:
+        source = _source(spec, precision, weights, images, beside, progress)
+        for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
+            command = _command(spec, name, precision, weights, calibration)
+            try:
+                made = _bundle(source, target, module, place, command, force, measure, beside, progress)
+            except EdgeCNNError as error:
+                if artifacts:
+                    good = ", ".join(str(artifact.path) for artifact in artifacts)
+                    error.hint = f"{error.hint or ''} (made before it, and good: {good})".strip()
+                raise
+            artifacts.append(made)
     return artifacts
+
+
+def _source(
+    spec: ModelSpec, precision: str, weights: str, images: list[Path], beside: Executor, progress: Progress
+) -> _Source:
+    module = build(spec)
+    loaded = load_weights(spec, module, weights, progress)
+    progress("exporting the float graph", 0, None)
+    float_graph = export_graph(module, spec)
+    verification = ImageStream(tuple(verification_images()), loaded.preprocess)
+    eager, layers = partial(eager_output, module), partial(layer_outputs, module)
+    checks = [beside.submit(check.float_graph, float_graph, eager, verification, layers)]
+    graph, calibration = float_graph, None
+    if precision == "fp16":
+        graph = to_fp16(float_graph)
+    elif precision == "int8":
+        # NNCF takes a while to import; float exports go without.
+        from edgecnn.quantize.quantize import quantize
+
+        graph = quantize(float_graph, ImageStream(tuple(images), loaded.preprocess), progress)
+        every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
+        some = ImageStream(tuple(images[::every]), loaded.preprocess)
+        checks.append(beside.submit(check.quantized_graph, float_graph, graph, some))
+        calibration = {"images": len(images), "sha256": digest(images)}
+    params = sum(parameter.numel() for parameter in module.parameters())
+    macs = sum(cost.macs for cost in layer_costs(float_graph))
+    return _Source(spec, loaded, params, macs, float_graph, graph, tuple(checks), calibration)
 
 
 def _bundle(
@@ -135,12 +166,15 @@ def _bundle(
     command: list[str],
     force: bool,
     measure: bool,
+    beside: Executor,
     progress: Progress,
 ) -> Artifact:
     progress(f"compiling for {target.name}", 0, None)
     with staged(place, force=force) as folder:
         files = module.compile(source.graph, target, folder)
-        checks = (*source.checks, _check_artifact(source, module, files[0], target))
+        progress(f"checking {target.name}", 0, None)
+        pending = (*source.checks, beside.submit(_check_artifact, source, module, files[0], target))
+        checks = tuple(check.result() for check in pending)  # the earliest stage that failed speaks first
         measurement = _measure(source, target, files, progress) if measure else None
         write_files(
             folder,
@@ -150,37 +184,6 @@ def _bundle(
             module.PACKAGES,
         )
     return read(place)
-
-
-def _source(
-    spec: ModelSpec, precision: str, weights: str, images: list[Path], progress: Progress
-) -> _Source:
-    module = build(spec)
-    loaded = load_weights(spec, module, weights, progress)
-    progress("exporting the float graph", 0, None)
-    float_graph = export_graph(module, spec)
-    with ThreadPoolExecutor(1) as other:
-        # The check runs in torch and ONNX Runtime, which leave the interpreter to NNCF meanwhile.
-        verification = ImageStream(tuple(verification_images()), loaded.preprocess)
-        run, layers = partial(eager_output, module), partial(layer_outputs, module)
-        checked = other.submit(check.float_graph, float_graph, run, verification, layers)
-        graph, checks, calibration = float_graph, [], None
-        if precision == "fp16":
-            graph = to_fp16(float_graph)
-        elif precision == "int8":
-            # NNCF takes a while to import; float exports go without.
-            from edgecnn.quantize.quantize import quantize
-
-            stream = ImageStream(tuple(images), loaded.preprocess)
-            graph = quantize(float_graph, stream, progress)
-            every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
-            some = ImageStream(tuple(images[::every]), loaded.preprocess)
-            checks.append(check.quantized_graph(float_graph, graph, some, progress))
-            calibration = {"images": len(images), "sha256": digest(images)}
-        checks.insert(0, checked.result())
-    params = sum(parameter.numel() for parameter in module.parameters())
-    macs = sum(cost.macs for cost in layer_costs(float_graph))
-    return _Source(spec, loaded, params, macs, float_graph, graph, tuple(checks), calibration)
 
 
 def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:

@@ -83,7 +83,8 @@ def equalize(graph: Graph, ranges: Ranges) -> tuple[Graph, Ranges]:
 
 def _is_depthwise(node: ir.Node) -> bool:
     x = node.inputs[0]
-    return node.op_type == "Conv" and x is not None and 1 < node.attributes.get_int("group", 1) == shape_of(x)[1]
+    groups = node.attributes.get_int("group", 1)
+    return node.op_type == "Conv" and x is not None and 1 < groups == shape_of(x)[1]
 
 
 def _is_shared(value: ir.Value | None) -> bool:

@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -60,6 +61,21 @@ def find_ranges(
         ConversionError: an operator without an int8 form, or a graph that NNCF cannot quantise.
     """
     groups = scale_groups(graph.model)  # first, because it says more plainly what cannot be quantised
+    tensors = {str(value.name) for members in groups.members.values() for value in members}
+    with ThreadPoolExecutor(1) as meanwhile:
+        # NNCF leaves the network's output in float, always; ONNX Runtime leaves the interpreter to NNCF.
+        output = _missing(groups, tensors - {str(graph.output.name)})
+        measured = meanwhile.submit(_extremes, graph, output, images, count)
+        calibrated = _calibrate(graph, images, count, progress, by_channel=by_channel)
+        ranges = _read(calibrated.graph, graph)
+        activations = ranges.activations | measured.result()
+    activations |= _extremes(graph, _missing(groups, activations), images, count)
+    return replace(ranges, activations=activations)
+
+
+def _calibrate(
+    graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress, *, by_channel: bool
+) -> onnx.ModelProto:
     name = str(graph.input.name)
     model, batch = _batched(graph)
     seen = 0
@@ -72,7 +88,7 @@ def find_ranges(
 
     try:
         with _quiet():
-            quantized = nncf.quantize(
+            calibrated: onnx.ModelProto = nncf.quantize(
                 model,
                 nncf.Dataset(_Batches(images, batch), feed),
                 preset=nncf.QuantizationPreset.MIXED,
@@ -87,11 +103,10 @@ def find_ranges(
                     overflow_fix=OverflowFix.DISABLE,
                 ),
             )
+            return calibrated
     except (nncf.UnsupportedModelError, nncf.InternalError, nncf.ValidationError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConversionError(f"NNCF cannot quantise {graph.model.graph.name}: {reason}") from error
-    ranges = _read(quantized.graph, graph)
-    return _with_missing(graph, groups, ranges, images, count, progress)
 
 
 @dataclass(frozen=True)
@@ -169,36 +184,32 @@ def _read(quantized: onnx.GraphProto, graph: Graph) -> Ranges:
     return Ranges(activations, channels, {name: array(nodes[name].input[2]) for name in weighted})
 
 
-def _with_missing(
-    graph: Graph, groups: Groups, ranges: Ranges, images: Iterable[np.ndarray], count: int, progress: Progress
-) -> Ranges:
-    """Add the minimum and maximum of tensors that NNCF left in float, such as the network's output."""
-    missing = _missing(groups, ranges)
-    if not missing:
-        return ranges
-    run = load_reference(graph, missing, fused=True)
-    low, high = np.full(len(missing), np.inf), np.full(len(missing), -np.inf)
-    for done, (image, _) in enumerate(zip(images, range(count), strict=False)):
-        progress("ranges", done + 1, count)
-        outputs = run(image)
-        low = np.minimum(low, [value.min() for value in outputs])
-        high = np.maximum(high, [value.max() for value in outputs])
-    measured = {name: (float(lo), float(hi)) for name, lo, hi in zip(missing, low, high, strict=True)}
-    return replace(ranges, activations={**ranges.activations, **measured})
-
-
-def _missing(groups: Groups, ranges: Ranges) -> list[str]:
+def _missing(groups: Groups, known: Collection[str]) -> list[str]:
     """Tensors without a range that bring values of their own into a group whose Concat has none either."""
     missing = []
     for root, values in groups.members.items():
         operators = {str(value.name): _operator_of(value) for value in values}
-        known = [name for name in operators if name in ranges.activations]
-        if root in groups.fixed or any(operators[name] == "Concat" for name in known):
+        if root in groups.fixed or any(operators[name] == "Concat" for name in operators if name in known):
             continue
         own = [name for name, operator in operators.items() if operator not in SAME_SCALE | {"Concat"}]
         # A Concat whose inputs all lie on fixed grids brings the only values of its group.
-        missing += [name for name in own or operators if name not in ranges.activations]
+        missing += [name for name in own or operators if name not in known]
     return missing
+
+
+def _extremes(
+    graph: Graph, tensors: list[str], images: Iterable[np.ndarray], count: int
+) -> dict[str, tuple[float, float]]:
+    """The lowest and highest value of each tensor on the first ``count`` images."""
+    if not tensors:
+        return {}
+    run = load_reference(graph, tensors, fused=True)
+    low, high = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
+    for image in itertools.islice(images, count):
+        outputs = run(image)
+        low = np.minimum(low, [value.min() for value in outputs])
+        high = np.maximum(high, [value.max() for value in outputs])
+    return {name: (float(lo), float(hi)) for name, lo, hi in zip(tensors, low, high, strict=True)}
 
 
 def _operator_of(value: ir.Value) -> str:

@@ -47,17 +47,12 @@ def command() -> list[str]:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The command line in this process."""
-    # pytest has its own answer to Ctrl-C.
-    monkeypatch.setattr(edgecnn.cli.interrupt, "install", lambda: None)
-
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            edgecnn.cli.main()
+        code = edgecnn.cli.run()
         captured = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Outcome(ended.value.code, captured.out, captured.err)
+        return Outcome(code, captured.out, captured.err)
 
     return run
 

@@ -27,8 +27,8 @@ LIGHT = [("--help",), ("--version",), ("zoo",), ("zoo", "--json"), ("targets",),
 def test_light_commands_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     code = (
         "import sys\n"
-        "from edgecnn.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "from edgecnn.cli import run\n"
+        "assert run() == 0\n"
         "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
     )
     began = time.monotonic()
