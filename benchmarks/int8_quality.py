@@ -13,8 +13,11 @@ Two sets are kept apart: photographs of at least 224 pixels on the shorter side,
 its margins between first and second class are narrow in fp32 already (the table has them), so that the same
 noise turns more of them over. Neither set is one of the ImageNet benchmark.
 
+Each photograph is judged as it is and mirrored, which narrows the intervals.
+
 Judged are the int8 graph run unfused, the files of the three runtimes, the graph without the rounding that
-keeps sums (edgecnn.quantize.rounding), and the other converters' files, calibrated on the same photographs.
+keeps sums (edgecnn.quantize.rounding) and without the channels brought to one range
+(edgecnn.quantize.equalize), and the other converters' files, calibrated on the same photographs.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ from edgecnn.backends import RUNTIMES
 from edgecnn.data.sets import ImageStream
 from edgecnn.graph.reference import load_reference
 from edgecnn.progress import silent
+from edgecnn.quantize.equalize import equalize
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.ranges import find_ranges
+from edgecnn.quantize.rounding import round_weights
 from edgecnn.versions import tool_versions
 
 LARGE_FROM = 224
@@ -68,7 +73,7 @@ def main() -> None:
         "machine": machine(),
         "versions": tool_versions(("openvino", "ai-edge-litert")),
         "calibration_images": len(ours.calibration(made.recipe)),
-        "photos": [_about(path) for path in photos],
+        "photos": [about for path in photos for about in _views(path)],
         **_judge(load_reference(made.float_graph), runs, photos, made),
     }
     path = write("int8_quality", result)
@@ -82,8 +87,12 @@ def _ours(made: ours.Ours, work: Path) -> dict[str, Run]:
     for runtime in RUNTIMES:
         runs[f"edgecnn: {runtime}"] = ours.runner(runtime, files[runtime, "int8"][0])
     images = ours.calibration(made.recipe)
-    nearest = to_qdq(made.float_graph, find_ranges(made.float_graph, images, len(images), silent))
-    runs["edgecnn: int8 graph, unfused, weights rounded to nearest"] = _only(load_reference(nearest))
+    nearest, kept = made.float_graph, round_weights(made.float_graph)
+    ranges = find_ranges(nearest, images, len(images), silent, by_channel=True)
+    without = to_qdq(*equalize(nearest, ranges))
+    runs["edgecnn: int8 graph, weights rounded to nearest"] = _only(load_reference(without))
+    without = to_qdq(kept, find_ranges(kept, images, len(images), silent))
+    runs["edgecnn: int8 graph, channels not equalised"] = _only(load_reference(without))
     return runs
 
 
@@ -91,16 +100,14 @@ def _only(run: Callable[[np.ndarray], list[np.ndarray]]) -> Run:
     return lambda x: run(x)[0]
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _views(path: Path) -> list[dict[str, Any]]:
+    """What is known of a photograph, as it is and mirrored; the label counts once."""
     labelled = _LABELLED.fullmatch(path.name)
     with Image.open(path) as image:
         shorter = min(image.size)
-    return {
-        "package": path.parents[1].name,
-        "file": path.name,
-        "shorter_side": shorter,
-        "label": int(labelled.group(1)) if labelled else None,
-    }
+    about = {"package": path.parents[1].name, "file": path.name, "shorter_side": shorter}
+    label = int(labelled.group(1)) if labelled else None
+    return [about | {"mirrored": False, "label": label}, about | {"mirrored": True, "label": None}]
 
 
 def _judge(
@@ -112,9 +119,11 @@ def _judge(
     """For each photograph: the fp32 logits' top-1, power and margin; each path's top-1, ties and noise."""
     fp32: dict[str, list[float]] = {"top1": [], "power": [], "margin": []}
     paths: dict[str, dict[str, list[float]]] = {name: {"top1": [], "tied": [], "noise": []} for name in runs}
-    for done, x in enumerate(ImageStream(tuple(photos), made.recipe)):
-        if done % 100 == 0:
-            say(f"photograph {done} of {len(photos)}")
+    stream = ImageStream(tuple(photos), made.recipe)
+    views = (np.ascontiguousarray(view) for x in stream for view in (x, x[..., ::-1]))
+    for done, x in enumerate(views):
+        if done % 200 == 0:
+            say(f"view {done} of {2 * len(photos)}")
         expected = reference(x)[0].reshape(-1)
         second, first = np.partition(expected, -2)[-2:]
         fp32["top1"].append(int(expected.argmax()))

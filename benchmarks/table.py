@@ -1,7 +1,7 @@
-"""The tables in README.md, made from results/*.json.
+"""The tables in this folder's README.md and the summary in the project's, made from results/*.json.
 
-    python benchmarks/table.py            writes them into README.md
-    python benchmarks/table.py --check    fails where README.md is stale
+    python benchmarks/table.py            writes them
+    python benchmarks/table.py --check    fails where one is stale
 """
 
 from __future__ import annotations
@@ -149,33 +149,60 @@ TABLES: dict[str, Callable[[Result], str]] = {
 }
 
 
-def fill(readme: str) -> str:
-    """The README's text with the table of each result that there is between its two marks."""
-    for name, render in TABLES.items():
-        path = FOLDER / "results" / f"{name}.json"
-        if not path.is_file():
-            continue
-        text = render(json.loads(path.read_text(encoding="utf-8")))
+def summary(results: dict[str, Result]) -> str:
+    """int8 TFLite files of MobileNetV2 by three converters, for the project's README."""
+    seconds, quality = results["compile_time"]["seconds"], results["int8_quality"]
+    large = [i for i, photo in enumerate(quality["photos"]) if photo["shorter_side"] >= quality["large_from"]]
+    power = sum(quality["fp32"]["power"][i] for i in large)
+    titles = ("from checkpoint to file, whole process", "same top-1 as fp32", "SQNR", "latency, 1 thread")
+    rows = [[title] for title in titles]
+    for name in ("edgecnn", "litert-torch", "onnx2tf"):
+        judged = quality["int8"][f"{name}: tflite"]
+        agree = sum(judged["top1"][i] == quality["fp32"]["top1"][i] for i in large) / len(large)
+        noise = sum(judged["noise"][i] for i in large)
+        rows[0].append(f"{statistics.median(seconds[name]):.1f} s")
+        rows[1].append(f"{agree:.1%}")
+        rows[2].append(f"{10 * math.log10(power / noise):.1f} dB")
+        side = "edgecnn" if name == "edgecnn" else "other"
+        pairs = results["latency"]["pairs"]
+        pairs = [pair for pair in pairs if (pair["runtime"], pair["precision"]) == ("tflite", "int8")]
+        p50_ms = [pair[side]["p50_ms"] for pair in pairs if name in ("edgecnn", pair["peer"])]
+        rows[3].append(f"{statistics.median(p50_ms):.2f} ms")
+    header = ("MobileNetV2 1.0-224, int8 TFLite", "edgecnn", "litert-torch + ai-edge-quantizer", "onnx2tf")
+    table = _table(header, rows, results["int8_quality"])
+    return f"{table} Judged on {len(large)} views of photographs that calibration never saw."
+
+
+def fill(readme: str, texts: dict[str, str]) -> str:
+    """A page with each text between its two marks."""
+    for name, text in texts.items():
         place = re.compile(rf"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)
         filled = f"<!-- {name} -->\n{text}\n<!-- end -->"
         readme, found = place.subn(lambda _, filled=filled: filled, readme)
         if found != 1:
-            sys.exit(f"README.md has {found} places for the table {name}, not 1")
+            sys.exit(f"a page has {found} places for the table {name}, not 1")
     return readme
 
 
 def main() -> None:
-    """Fill in or check the README."""
+    """Fill in or check both pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="fail where README.md is stale, write nothing")
+    parser.add_argument("--check", action="store_true", help="fail where a page is stale, write nothing")
     arguments = parser.parse_args()
-    path = FOLDER / "README.md"
-    current = path.read_text(encoding="utf-8")
-    filled = fill(current)
-    if arguments.check and filled != current:
-        sys.exit("benchmarks/README.md is stale: run python benchmarks/table.py")
-    if not arguments.check:
-        path.write_text(filled, encoding="utf-8")
+    results = {
+        name: json.loads((FOLDER / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in TABLES
+    }
+    pages = {
+        FOLDER / "README.md": {name: render(results[name]) for name, render in TABLES.items()},
+        FOLDER.parent / "README.md": {"results": summary(results)},
+    }
+    for path, texts in pages.items():
+        current = path.read_text(encoding="utf-8")
+        filled = fill(current, texts)
+        if arguments.check and filled != current:
+            sys.exit(f"{path.relative_to(FOLDER.parent)} is stale: run python benchmarks/table.py")
+        if not arguments.check:
+            path.write_text(filled, encoding="utf-8")
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], result: Result) -> str:

@@ -25,3 +25,9 @@ def test_relative_links_and_named_files_exist(page: Path) -> None:
     missing = [link for link in links if not (page.parent / link).exists()]
     missing += [name for name in files if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_tables_are_what_the_results_say() -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "table.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
