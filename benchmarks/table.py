@@ -1,7 +1,7 @@
 """The tables in this folder's README.md and the summary in the project's, made from results/*.json.
 
-    python benchmarks/table.py            writes them
-    python benchmarks/table.py --check    fails where one is stale
+python benchmarks/table.py            writes them
+python benchmarks/table.py --check    fails where one is stale
 """
 
 from __future__ import annotations

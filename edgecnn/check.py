@@ -71,9 +71,7 @@ class Check:
         return {key: value if value != math.inf else "inf" for key, value in asdict(self).items()}
 
 
-def float_graph(
-    graph: Graph, eager: Runner, images: Images, layers: Runner | None = None
-) -> Check:
+def float_graph(graph: Graph, eager: Runner, images: Images, layers: Runner | None = None) -> Check:
     """The exported graph against the torch module it came from.
 
     Args:
@@ -94,9 +92,7 @@ def float_graph(
     return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, first)
 
 
-def float_artifact(
-    graph: Graph, precision: str, loader: TapLoader, run: Runner, images: Images
-) -> Check:
+def float_artifact(graph: Graph, precision: str, loader: TapLoader, run: Runner, images: Images) -> Check:
     """A model compiled in ``fp32`` or ``fp16`` against the canonical fp32 graph.
 
     Raises:
@@ -118,9 +114,7 @@ def float_artifact(
     return _relative(f"{precision} artifact", "float graph", pairs, limit, first)
 
 
-def int8_artifact(
-    graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, images: Images
-) -> Check:
+def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, images: Images) -> Check:
     """A compiled int8 model against its QDQ graph, run unfused.
 
     A runtime may leave out a rounding that the QDQ graph has. Where the outputs part by more than
@@ -177,9 +171,7 @@ def int8_artifact(
     raise _parity(check, wrong, first(worst[1]))
 
 
-def _as_near(
-    graph: Graph, qdq: Graph, run: Runner, images: Images, step: float
-) -> Check | None:
+def _as_near(graph: Graph, qdq: Graph, run: Runner, images: Images, step: float) -> Check | None:
     """The check of an int8 model against the float graph, or None where the QDQ graph is nearer to it.
 
     A top-1 must be the float graph's where the QDQ graph's own error could not turn it.

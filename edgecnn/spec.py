@@ -24,8 +24,10 @@ class ModelSpec:
     @property
     def variant(self) -> str:
         """The full name used in file names: ``mobilenet_v2-1.0-224``."""
-        return f"{self.name}-{self.width:g}-{self.resolution}" if self.width % 1 else (
-            f"{self.name}-{self.width:.1f}-{self.resolution}"
+        return (
+            f"{self.name}-{self.width:g}-{self.resolution}"
+            if self.width % 1
+            else (f"{self.name}-{self.width:.1f}-{self.resolution}")
         )
 
     @property

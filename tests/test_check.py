@@ -290,7 +290,6 @@ def test_a_check_is_json() -> None:
     assert held.to_json()["value"] == "inf"
 
 
-
 def test_leaving_the_int8_graph_is_allowed_only_as_near_to_float(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mirrored at the float graph, a model is as far from it as the QDQ graph; twice as far it is refused."""
     monkeypatch.setattr(check, "INT8_STEPS", 1e-3)

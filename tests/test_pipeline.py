@@ -30,6 +30,7 @@ TARGETS = [target.name for target in list_targets() if target.device == "local"]
 SMALL = {
     "lenet5": (1.0, 32),
     "mobilenet_v1": (0.25, 64),
+    "mobilenet_v2": (0.35, 64),
     "resnet18": (0.25, 64),
 }
 """Width and resolution that keep an export short."""
@@ -243,7 +244,7 @@ def test_progress_tells_each_stage(photos: Path, tmp_path: Path) -> None:
     export("lenet5", tmp_path, targets=["tflite"], precision="int8", calibration=photos, progress=progress)
     descriptions = list(dict.fromkeys(description for description, _, _ in told))
     assert descriptions[0] == "exporting the float graph"
-    assert descriptions[-1] == "compiling for tflite"
+    assert descriptions[-1] == "checking tflite"
     assert all(total is None or 0 <= done <= total for _, done, total in told)
 
 

@@ -13,7 +13,6 @@ Each has
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from types import ModuleType
 
 from edgecnn.errors import ConfigError, MissingDependency

@@ -47,6 +47,7 @@ def command() -> list[str]:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """The command line in this process."""
+
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, arguments)])
         capfd.readouterr()

@@ -29,8 +29,12 @@ def _png_declaring(width: int, height: int) -> bytes:
 def _gif(canvas: tuple[int, int], frame: tuple[int, int]) -> bytes:
     palette = b"\0\0\0\xff\xff\xff"
     return (
-        b"GIF89a" + struct.pack("<HHBBB", *canvas, 0x80, 0, 0) + palette
-        + b"," + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x02\x4c\x01\x00;"
+        b"GIF89a"
+        + struct.pack("<HHBBB", *canvas, 0x80, 0, 0)
+        + palette
+        + b","
+        + struct.pack("<HHHHB", 0, 0, *frame, 0)
+        + b"\x02\x02\x4c\x01\x00;"
     )
 
 

@@ -195,7 +195,7 @@ def test_a_result_without_the_closing_line_is_refused(
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("print('{\"event\": \"result\"}')", "left no usable result"),
+        ('print(\'{"event": "result"}\')', "left no usable result"),
         ("print('hello')", "reported 'hello', which is no event"),
         ("import time; time.sleep(60)", "has reported nothing for 0.3 s while loading"),
     ],
