@@ -7,7 +7,8 @@ the convolution in front computes for channel c by r_c, and divide the depthwise
 (cross-layer equalisation, arXiv 1906.04721, with NNCF's own ranges in place of weight norms). Both sets of
 weights have one scale a channel, so that not one of their integers changes.
 
-For MobileNetV2 it raises the int8 network's SQNR by 1.0 to 3.5 dB; benchmarks/int8_quality.py measures it.
+For MobileNetV2 it raises the int8 network's SQNR by 1.7 dB on photographs and by 3.4 dB on enlarged
+thumbnails; benchmarks/int8_quality.py measures it.
 """
 
 from __future__ import annotations
