@@ -16,6 +16,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.versions import version_of
+
 if TYPE_CHECKING:
     from edgecnn.benchmark import bench, compare
     from edgecnn.doctor import diagnose
@@ -40,6 +42,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version_of("edgecnn")
     if name not in _HOMES:
         raise AttributeError(f"module 'edgecnn' has no attribute '{name}'")
     return getattr(importlib.import_module(f"edgecnn.{_HOMES[name]}"), name)

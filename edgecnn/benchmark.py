@@ -15,7 +15,7 @@ from edgecnn.progress import Progress, silent
 
 
 def bench(
-    bundle: Path,
+    bundle: str | Path,
     *,
     threads: int = 1,
     min_time_s: float = 2.0,
@@ -29,12 +29,12 @@ def bench(
         MissingDependency: its runtime is not installed.
         DeviceError: the runtime cannot run it.
     """
-    return local.measure(_job(read(bundle), threads, min_time_s, min_runs), progress=progress)
+    return local.measure(_job(read(Path(bundle)), threads, min_time_s, min_runs), progress=progress)
 
 
 def compare(
-    bundle: Path,
-    against: Path,
+    bundle: str | Path,
+    against: str | Path,
     *,
     threads: int = 1,
     min_time_s: float = 2.0,
@@ -49,7 +49,7 @@ def compare(
     Raises:
         ConfigError, MissingDependency, DeviceError: as `bench` does, for either.
     """
-    jobs = [_job(read(path), threads, min_time_s, min_runs) for path in (against, bundle)]
+    jobs = [_job(read(Path(path)), threads, min_time_s, min_runs) for path in (against, bundle)]
     return local.compare(jobs[0], jobs[1], progress=progress)
 
 

@@ -5,6 +5,7 @@ Stages up to the graph are shared by all targets of one call.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,6 +39,9 @@ from edgecnn.zoo.weights import LoadedWeights, load_weights
 
 # Enough to a few tenths of a decibel, and the check stays shorter than the calibration.
 _CHECKED_CALIBRATION_IMAGES = 16
+_UNSEEN = "verification photographs"
+# torch keeps its generator of random weights and its exporter's state in globals: one thread at a time.
+_TORCH = threading.Lock()
 # The quick figure of an export; `edgecnn bench` takes its time.
 _QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 
@@ -61,14 +65,14 @@ class _Source:
 
 def export(
     model: str,
-    targets: Sequence[str],
+    targets: str | Sequence[str | Path],
     *,
     precision: str = "fp32",
     width: float | None = None,
     resolution: int | None = None,
-    weights: str = "imagenet",
-    calibration: Path | None = None,
-    output: Path = Path(),
+    weights: str | Path = "imagenet",
+    calibration: str | Path | None = None,
+    output: str | Path = ".",
     force: bool = False,
     measure: bool = True,
     progress: Progress = silent,
@@ -77,13 +81,14 @@ def export(
 
     Args:
         model: a name or short name of ``edgecnn.list_models()``.
-        targets: names of shipped targets, or paths of target files.
+        targets: names of shipped targets or paths of target files, or one of them.
         precision: ``fp32``, ``fp16`` (weights) or ``int8``.
         width: multiplier on the channel counts; None for the network's own.
         resolution: side of the input in pixels; None for the network's own.
         weights: ``imagenet``, ``random``, or a checkpoint file.
         calibration: a folder of images that decide int8 ranges; None for the photographs in the package.
-        output: the folder in which the bundles, named ``<model>-<target>-<precision>``, are made.
+        output: the folder in which the bundles, named
+            ``<model>-<width>-<resolution>-<target>-<precision>``, are made.
         force: replace bundles that are there.
         measure: time each artifact briefly on this machine.
         progress: told how far the work is.
@@ -95,7 +100,9 @@ def export(
         EdgeCNNError: one of its subclasses, with a hint; nothing is left of the bundle that failed.
     """
     spec = make_spec(model, width=width, resolution=resolution)
-    names = list(dict.fromkeys(targets))
+    weights, output = str(weights), Path(output)
+    calibration = Path(calibration) if calibration is not None else None
+    names = list(dict.fromkeys([targets] if isinstance(targets, str) else map(str, targets)))
     loaded_targets = [load_target(name) for name in names]
     if not loaded_targets:
         raise ConfigError("no target is named", hint="`edgecnn targets` lists them")
@@ -134,16 +141,18 @@ def export(
 def _source(
     spec: ModelSpec, precision: str, weights: str, images: list[Path], beside: Executor, progress: Progress
 ) -> _Source:
-    module = build(spec)
-    loaded = load_weights(spec, module, weights, progress)
-    progress("exporting the float graph", 0, None)
-    float_graph = export_graph(module, spec)
+    with _TORCH:
+        module = build(spec)
+        loaded = load_weights(spec, module, weights, progress)
+        progress("exporting the float graph", 0, None)
+        float_graph = export_graph(module, spec)
     verification = ImageStream(tuple(verification_images()), loaded.preprocess)
     eager, layers = partial(eager_output, module), partial(layer_outputs, module)
     checks = [beside.submit(check.float_graph, float_graph, eager, verification, layers)]
     graph, calibration = float_graph, None
     if precision == "fp16":
         graph = to_fp16(float_graph)
+        checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
     elif precision == "int8":
         # NNCF takes a while to import; float exports go without.
         from edgecnn.quantize.quantize import quantize
@@ -151,7 +160,9 @@ def _source(
         graph = quantize(float_graph, ImageStream(tuple(images), loaded.preprocess), progress)
         every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
         some = ImageStream(tuple(images[::every]), loaded.preprocess)
-        checks.append(beside.submit(check.quantized_graph, float_graph, graph, some))
+        checks.append(beside.submit(check.lowered_graph, float_graph, graph, some, "calibration images"))
+        # Too few images, or all alike, show only on others.
+        checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         calibration = {"images": len(images), "sha256": digest(images)}
     params = sum(parameter.numel() for parameter in module.parameters())
     macs = sum(cost.macs for cost in layer_costs(float_graph))
@@ -191,7 +202,7 @@ def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Ta
     loader, run = partial(module.load, model, target), module.load(model, target)
     if source.graph.precision == "int8":
         return check.int8_artifact(source.float_graph, source.graph, loader, run, images)
-    return check.float_artifact(source.float_graph, source.graph.precision, loader, run, images)
+    return check.float_artifact(source.graph, loader, run, images)
 
 
 def _measure(source: _Source, target: Target, files: list[Path], progress: Progress) -> Measurement:

@@ -109,7 +109,7 @@ def _what_is_wrong(raw: dict[str, Any]) -> tuple[str, str | None] | None:
         return f"unknown device '{raw['device']}'", did_you_mean(raw["device"], list(DEVICES))
     precisions = raw["precisions"]
     if not isinstance(precisions, list) or not precisions or not all(p in PRECISIONS for p in precisions):
-        return "'precisions' must be a list", f"one or more of {', '.join(PRECISIONS)}"
+        return "'precisions' must be a list of precisions", f"one or more of {', '.join(PRECISIONS)}"
     options = raw.get("options", {})
     if not isinstance(options, dict):
         return "'options' must be a table", None

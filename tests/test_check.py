@@ -77,7 +77,7 @@ def compare(precision: str, runtime: str, model: Path) -> check.Check:
 def held_against(precision: str, loader: check.TapLoader, run: Runner) -> check.Check:
     if precision == "int8":
         return check.int8_artifact(graph(), graph("int8"), loader, run, images())
-    return check.float_artifact(graph(), precision, loader, run, images())
+    return check.float_artifact(graph(precision), loader, run, images())
 
 
 def corrupt(files: list[Path], precision: str, layer: str) -> None:
@@ -119,7 +119,7 @@ def test_changed_weights_are_refused_by_layer(
     with pytest.raises(ParityError, match=rf"the first layer that diverges is '({seen})'") as caught:
         compare(precision, runtime, files[0])
     metric = "mean_abs_steps" if precision == "int8" else "max_abs_relative"
-    limit = check.INT8_STEPS if precision == "int8" else check.FLOAT_LIMITS[precision]
+    limit = check.INT8_STEPS if precision == "int8" else check.FLOAT_LIMIT
     assert f"{precision} artifact: {metric} is " in str(caught.value)
     assert f"the limit is {limit:g}" in str(caught.value)
 
@@ -200,7 +200,7 @@ def loader_of(qdq: Graph, taps: list[str]) -> Runner:
 def test_a_float_flip_within_the_limit_is_a_tie() -> None:
     """Logits that are all but equal, as random weights give them, and a flip smaller than the limit."""
     reference = load_reference(graph())
-    limit = check.FLOAT_LIMITS["fp32"]
+    limit = check.FLOAT_LIMIT
 
     def level(x: np.ndarray) -> np.ndarray:
         logits = np.ones_like(reference(x)[0])
@@ -218,14 +218,14 @@ def test_a_float_flip_within_the_limit_is_a_tie() -> None:
 
 def test_int8_that_lost_the_network_is_refused_with_its_worst_layers() -> None:
     qdq = graph("int8")
-    assert check.quantized_graph(graph(), qdq, images()).value > check.SQNR_FLOOR_DB
+    assert check.lowered_graph(graph(), qdq, images(), "images").value > check.SQNR_FLOORS_DB["int8"]
     broken = qdq.copy()
     scale = broken.graph.initializers["second.weight:scale"]
     scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32(30), name=scale.name)  # type: ignore[union-attr]
     with pytest.raises(
         ParityError, match=r"SQNR .* below the floor of 8 dB; the layers that lose most: second \("
     ):
-        check.quantized_graph(graph(), Graph(broken, "int8"), images())
+        check.lowered_graph(graph(), Graph(broken, "int8"), images(), "images")
 
 
 class Residual(torch.nn.Module):
@@ -303,3 +303,15 @@ def test_leaving_the_int8_graph_is_allowed_only_as_near_to_float(monkeypatch: py
     assert held.value == pytest.approx(held.limit / check.AS_NEAR)
     with pytest.raises(ParityError, match=r"the limit is 0\.001"):
         check.int8_artifact(graph(), graph("int8"), partial(loader_of, graph("int8")), mirrored(2), images())
+
+
+def test_half_precision_that_loses_the_network_is_refused() -> None:
+    """Weights so small that fp16 flushes them to zero."""
+    model = graph().copy()
+    for name, value in model.graph.initializers.items():
+        if name.endswith(".weight") and value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1e-8), name=name)
+    tiny = Graph(model, "fp32")
+    with pytest.raises(ParityError, match=r"fp16 graph: SQNR .* dB against the float graph on images \(6\)"):
+        check.lowered_graph(tiny, to_fp16(tiny), images(), "images")
+    assert check.lowered_graph(graph(), to_fp16(graph()), images(), "images").value > 60

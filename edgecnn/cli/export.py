@@ -35,8 +35,8 @@ def export(
 ) -> None:
     """Export MODEL to a checked bundle for each target.
 
-    A bundle is a folder <model>-<target>-<precision> with the model file, run.py, which classifies an image
-    with it, and manifest.json, which says how it was made and what was checked.
+    A bundle is a folder <model>-<width>-<resolution>-<target>-<precision> with the model file, run.py,
+    which classifies an image with it, and manifest.json, which says how it was made and what was checked.
 
     \b
     edgecnn export mobilenet --target tflite
