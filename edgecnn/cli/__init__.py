@@ -84,7 +84,7 @@ def main() -> NoReturn:
 def run() -> int:
     """Run the command line; the exit code."""
     try:
-        return int(cli.main(prog_name="edgecnn", standalone_mode=False) or 0)
+        return int(cli.main(prog_name="edgecnn", standalone_mode=False, color=_color()) or 0)
     except SystemExit as ended:  # click ends so when it has completed a word for the shell
         return int(ended.code or 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -118,8 +118,13 @@ def run() -> int:
         return _fail(f"{type(error).__name__}: {what}", hint, _INTERNAL, kind="internal error")
 
 
+def _color() -> bool | None:
+    """False where colours are not wanted (no-color.org) or understood; None: wherever a terminal is."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
 def _fail(message: str, hint: str | None, code: int = 1, *, kind: str = "error") -> int:
-    click.secho(f"{kind}: {message}", fg="red", err=True)
+    click.secho(f"{kind}: {message}", fg="red", err=True, color=_color())
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return code

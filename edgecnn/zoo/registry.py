@@ -14,6 +14,7 @@ from edgecnn.target import did_you_mean
 if TYPE_CHECKING:
     from torch import nn
 
+MIN_WIDTH = 0.01
 MAX_WIDTH = 4.0
 MAX_RESOLUTION = 4096
 
@@ -212,10 +213,10 @@ def build(spec: ModelSpec, seed: int = 0) -> nn.Module:
 
 
 def _check(spec: ModelSpec, entry: Entry) -> None:
-    if not (math.isfinite(spec.width) and 0 < spec.width <= MAX_WIDTH):
+    if not (math.isfinite(spec.width) and MIN_WIDTH <= spec.width <= MAX_WIDTH):
         raise ConfigError(
             f"{entry.name} cannot have width {spec.width:g}",
-            hint=f"a width is above 0 and at most {MAX_WIDTH:g}; 1.0 is the paper's network",
+            hint=f"a width is from {MIN_WIDTH:g} to {MAX_WIDTH:g}; 1.0 is the paper's network",
         )
     if isinstance(spec.resolution, int) and entry.min_resolution <= spec.resolution <= entry.max_resolution:
         return
