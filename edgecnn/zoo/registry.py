@@ -174,7 +174,7 @@ def make_spec(name: str, width: float | None = None, resolution: int | None = No
 
     Args:
         name: canonical name or alias.
-        width: multiplier on the channel counts, above 0 and at most 4.
+        width: multiplier on the channel counts, from 0.01 to 4.
         resolution: height and width of the input, in pixels.
 
     Raises:
