@@ -23,7 +23,11 @@ def load_reference(graph: Graph, taps: Sequence[str] | None = None, *, fused: bo
 
     ``fused`` leaves the optimisation on: faster, for a float graph that is a source of data, not a reference.
     """
-    serialized = graph.serialized
+    return load_onnx(graph.serialized, taps, fused=fused)
+
+
+def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bool) -> Runner:
+    """A function from one input to an ONNX file's outputs, or to the tensors in ``taps``, on one thread."""
     if taps is not None:
         proto = load_model_from_string(serialized)
         del proto.graph.output[:]

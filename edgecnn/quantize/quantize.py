@@ -22,7 +22,7 @@ def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph
 
     Args:
         graph: the float graph; it stays as it is.
-        images: calibration images (1, C, H, W), iterated more than once and read one at a time.
+        images: calibration images (1, C, H, W), iterated more than once and read a few at a time.
         progress: called with a description, the images done and the total.
 
     Raises:

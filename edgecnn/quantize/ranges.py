@@ -50,7 +50,7 @@ class Ranges:
 def find_ranges(
     graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress, *, by_channel: bool = False
 ) -> Ranges:
-    """Calibrate a float graph on images, each (1, C, H, W), read one at a time.
+    """Calibrate a float graph on images, each (1, C, H, W), read a few at a time.
 
     NNCF's mixed preset gives symmetric weights a channel, asymmetric activations a tensor, and corrects the
     biases for the mean shift that rounding causes (fast bias correction).
