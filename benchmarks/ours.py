@@ -16,9 +16,8 @@ from edgecnn.graph.graph import Graph
 from edgecnn.quantize.quantize import quantize
 from edgecnn.spec import Preprocess
 from edgecnn.target import load_target
-from edgecnn.zoo import build, make_spec
+from edgecnn.zoo import build, make_spec, resolve, variant
 from edgecnn.zoo.fetch import fetch
-from edgecnn.zoo.published import PUBLISHED
 from edgecnn.zoo.weights import load_weights
 
 MODEL = "mobilenet_v2"
@@ -56,13 +55,14 @@ def make() -> Ours:
     spec = make_spec(MODEL)
     model = build(spec)
     recipe = load_weights(spec, model, "imagenet").preprocess
-    graph = export(model, spec)
+    graph = export(model, variant(spec), spec.input_shape)
     return Ours(graph, quantize(graph, calibration(recipe)), recipe)
 
 
 def inputs(work: Path) -> Inputs:
     """The checkpoint, and edgecnn's calibration photographs as arrays, for the other converters."""
-    published = next(entry for entry in PUBLISHED if entry.spec.name == MODEL)
+    published = resolve(MODEL).weights
+    assert published is not None
     recipe = published.preprocess
     work.mkdir(parents=True, exist_ok=True)
     given = Inputs(fetch(published.file), work / "calibration.npy", work / "samples.npy")

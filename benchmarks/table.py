@@ -141,7 +141,39 @@ def install_size(result: Result) -> str:
     return _table(("package", "version", "MB"), rows, result)
 
 
+def matrix(result: Result) -> str:
+    """One row a network: for each precision and target the latency and size, or why there is none."""
+    cells = {(cell["model"], cell["precision"], cell["target"]): cell for cell in result["cells"]}
+    columns = [(precision, target) for precision in ("fp32", "int8") for target in _TARGETS]
+    rows, reasons = [], []
+    for model in dict.fromkeys(cell["model"] for cell in result["cells"]):
+        row = [model]
+        passed = [c for c in result["cells"] if c["model"] == model and c["status"] == "passed"]
+        row.append(f"{passed[0]['macs'] / 1e6:,.0f}" if passed else "")
+        for column in columns:
+            cell = cells.get((model, *column))
+            if cell is None:
+                row.append("not run")
+            elif cell["status"] == "passed":
+                about = "" if cell["steady"] else "about "
+                row.append(f"{about}{cell['p50_ms']:.3g} ms, {cell['size_bytes'] / 1e6:.3g} MB")
+            else:
+                reasons.append(f"- {model}, {' '.join(column)}: {cell['status']}: {cell['reason']}")
+                row.append(f"**{cell['status']}**")
+        sqnr = [c["sqnr_db"] for c in passed if c["sqnr_db"] is not None]
+        rows.append([*row, f"{sqnr[0]:.1f}" if sqnr else ""])
+    header = ("network", "M MACs", *(" ".join(column) for column in columns), "int8 SQNR dB")
+    counts = {status: sum(cell["status"] == status for cell in result["cells"]) for status in _STATUSES}
+    total = ", ".join(f"{count} {status}" for status, count in counts.items())
+    listed = "\n" + "\n".join(reasons) + "\n" if reasons else ""
+    return f"{_table(header, rows, result)}\n\n{len(result['cells'])} cells: {total}.\n{listed}".rstrip()
+
+
+_TARGETS = ("tflite", "openvino", "onnxruntime")
+_STATUSES = ("passed", "refused", "crashed")
+
 TABLES: dict[str, Callable[[Result], str]] = {
+    "matrix": matrix,
     "compile_time": compile_time,
     "int8_quality": int8_quality,
     "latency": latency,

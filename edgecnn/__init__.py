@@ -20,12 +20,13 @@ from edgecnn.versions import version_of
 
 if TYPE_CHECKING:
     from edgecnn.benchmark import bench, compare
+    from edgecnn.cost import inspect
     from edgecnn.doctor import diagnose
     from edgecnn.pipeline import export
     from edgecnn.target import list_targets, load_target
     from edgecnn.zoo import list_models
 
-__all__ = ["bench", "compare", "diagnose", "export", "list_models", "list_targets", "load_target"]
+__all__ = ["bench", "compare", "diagnose", "export", "inspect", "list_models", "list_targets", "load_target"]
 
 # ONNX Runtime's official builds report their use to their makers from the first import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -35,6 +36,7 @@ _HOMES = {
     "compare": "benchmark",
     "diagnose": "doctor",
     "export": "pipeline",
+    "inspect": "cost",
     "list_models": "zoo",
     "list_targets": "target",
     "load_target": "target",

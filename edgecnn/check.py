@@ -2,7 +2,7 @@
 
 | stage | compared with | must hold |
 |---|---|---|
-| float graph | eager torch | max abs difference <= 1e-4 x max abs output, same top-1 |
+| float graph | eager torch, or the .onnx file | max abs difference <= 1e-4 x max abs output, same top-1 |
 | fp16 or QDQ graph | float graph | SQNR and agreement recorded, refused below a floor |
 | fp32 or fp16 artifact | its own graph | max abs difference <= 1e-3 x max abs output, same top-1 |
 | int8 artifact | QDQ graph, unfused | mean abs difference in output steps, same top-1 where it is clear |
@@ -19,10 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgecnn.data.sets import Images
 from edgecnn.errors import ParityError
-from edgecnn.graph.graph import Graph
+from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import Runner, load_reference
 
@@ -72,12 +73,15 @@ class Check:
         return {key: value if value != math.inf else "inf" for key, value in asdict(self).items()}
 
 
-def float_graph(graph: Graph, eager: Runner, images: Images, layers: Runner | None = None) -> Check:
-    """The exported graph against the torch module it came from.
+def float_graph(
+    graph: Graph, original: Runner, name: str, images: Images, layers: Runner | None = None
+) -> Check:
+    """The canonical graph against what it was made from.
 
     Args:
         graph: the canonical fp32 graph.
-        eager: the module, from one input (NCHW, float32) to its output.
+        original: the torch module or the file as it was read, from one input (NCHW, float32) to its output.
+        name: what that is, for the record.
         images: inputs (1, C, H, W).
         layers: gives what the module's layers compute, in order, as ``from_torch.layer_outputs`` does; run
             only on failure, to name the first layer that diverges.
@@ -89,8 +93,8 @@ def float_graph(graph: Graph, eager: Runner, images: Images, layers: Runner | No
     def first(image: np.ndarray) -> str | None:
         return _first_unmatched(graph, layers(image), image) if layers is not None else None
 
-    pairs = _pairs(eager, load_reference(graph), images)
-    return _relative("float graph", "eager torch", pairs, TORCH_LIMIT, first)
+    pairs = _pairs(original, load_reference(graph), images)
+    return _relative("float graph", name, pairs, TORCH_LIMIT, first)
 
 
 def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Images) -> Check:
@@ -241,17 +245,36 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
 
 
 def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list[tuple[str, float]]:
-    """The SQNR in dB of each layer's quantised output on the first image, the lowest first."""
+    """The SQNR in dB of each layer's quantised output on the first image, the lowest first.
+
+    Channels in front of a depthwise convolution, which equalisation has scaled
+    (``edgecnn.quantize.equalize``), are scaled back, each by the factor that brings it nearest to the float
+    graph's.
+    """
     produced = {str(output.name) for node in graph.model.graph for output in node.outputs}
     layers = {tensor: layer for tensor, layer in _quantized_layers(qdq).items() if tensor in produced}
     image = next(iter(images))
     expected = load_reference(graph, list(layers))(image)
     got = load_reference(qdq, [_dequantized(qdq, name) for name in layers])(image)
-    losses = [
-        (layer, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum())))
-        for layer, e, g in zip(layers.values(), expected, got, strict=True)
-    ]
+    scaled = {str(node.inputs[0].name) for node in graph.model.graph if _is_depthwise(node)}  # type: ignore[union-attr]
+    losses = []
+    for (tensor, layer), e, g in zip(layers.items(), expected, got, strict=True):
+        g = _as_scaled_as(e, g) if tensor in scaled else g
+        losses.append((layer, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum()))))
     return sorted(losses, key=lambda loss: loss[1])
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+    return 1 < groups == shape_of(node.inputs[0])[1]  # type: ignore[arg-type]
+
+
+def _as_scaled_as(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
+    """Feature maps ``got`` with each channel times the factor that makes it most like ``expected``."""
+    power = np.square(got).sum(axis=(0, 2, 3), keepdims=True)
+    factors = (expected * got).sum(axis=(0, 2, 3), keepdims=True) / np.where(power, power, 1)
+    scaled: np.ndarray = got * factors
+    return scaled
 
 
 def _pairs(

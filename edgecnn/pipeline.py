@@ -1,11 +1,10 @@
-"""From a zoo name to checked bundles: source, float graph, QDQ graph, artifact, one stage after the other.
+"""From a network's name to checked bundles: source, float graph, QDQ graph, artifact.
 
-Stages up to the graph are shared by all targets of one call.
+One stage after the other; stages up to the graph are shared by all targets of one call.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,29 +18,24 @@ from edgecnn.artifact import Artifact
 from edgecnn.backends import backend
 from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
+from edgecnn.cost import analyze
 from edgecnn.data.images import list_images
 from edgecnn.data.sets import ImageStream, calibration_images, digest, verification_images
 from edgecnn.devices import local
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError, EdgeCNNError
-from edgecnn.graph.cost import layer_costs
-from edgecnn.graph.from_torch import eager_output, layer_outputs
-from edgecnn.graph.from_torch import export as export_graph
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.half import to_fp16
 from edgecnn.measurement import Measurement
 from edgecnn.progress import Progress, silent
-from edgecnn.spec import ModelSpec
+from edgecnn.source.load import Network, load
+from edgecnn.source.request import Request, make_request
 from edgecnn.target import Target, load_target
 from edgecnn.versions import tool_versions
-from edgecnn.zoo import build, make_spec
-from edgecnn.zoo.weights import LoadedWeights, load_weights
 
 # Enough to a few tenths of a decibel, and the check stays shorter than the calibration.
 _CHECKED_CALIBRATION_IMAGES = 16
 _UNSEEN = "verification photographs"
-# torch keeps its generator of random weights and its exporter's state in globals: one thread at a time.
-_TORCH = threading.Lock()
 # The quick figure of an export; `edgecnn bench` takes its time.
 _QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 
@@ -50,12 +44,9 @@ _QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 class _Source:
     """What all targets of one export share."""
 
-    spec: ModelSpec
-    weights: LoadedWeights
-    params: int
-    """Of the module, batch norm included: the number papers state."""
+    request: Request
+    network: Network
     macs: int
-    float_graph: Graph
     graph: Graph
     """The one that is compiled: the float graph itself, its fp16 form, or the QDQ graph."""
     checks: tuple[Future[check.Check], ...]
@@ -70,25 +61,35 @@ def export(
     precision: str = "fp32",
     width: float | None = None,
     resolution: int | None = None,
-    weights: str | Path = "imagenet",
+    classes: int | None = None,
+    in_channels: int | None = None,
+    input_shape: tuple[int, ...] | str | None = None,
+    weights: str | Path | None = None,
+    preprocess: str | Path | None = None,
     calibration: str | Path | None = None,
     output: str | Path = ".",
     force: bool = False,
     measure: bool = True,
     progress: Progress = silent,
 ) -> list[Artifact]:
-    """Export a zoo network to one checked bundle a target.
+    """Export a network to one checked bundle a target.
 
     Args:
-        model: a name or short name of ``edgecnn.list_models()``.
+        model: a name or short name of ``edgecnn.list_models()``, ``torchvision:NAME``, ``timm:NAME``, the
+            path of an .onnx file, or ``path/to/file.py:function`` whose function returns a network.
         targets: names of shipped targets or paths of target files, or one of them.
         precision: ``fp32``, ``fp16`` (weights) or ``int8``.
-        width: multiplier on the channel counts; None for the network's own.
-        resolution: side of the input in pixels; None for the network's own.
-        weights: ``imagenet``, ``random``, or a checkpoint file.
+        width: multiplier on the channel counts; None for the network's own (zoo).
+        resolution: side of the input in pixels; None for the network's own (zoo).
+        classes: number of outputs; None for the network's own (zoo and libraries).
+        in_channels: channels of the input; None for the network's own (zoo).
+        input_shape: NCHW, where a source other than the zoo does not say it.
+        weights: ``imagenet``, ``random``, or a checkpoint file; None for what the source comes with.
+        preprocess: how images become inputs: ``imagenet``, ``signed``, ``unit``, ``raw``, or a
+            ``preprocess.json``; None for what the weights were trained with.
         calibration: a folder of images that decide int8 ranges; None for the photographs in the package.
         output: the folder in which the bundles, named
-            ``<model>-<width>-<resolution>-<target>-<precision>``, are made.
+            ``<model>-<width>-<resolution>-<target>-<precision>`` for the zoo, are made.
         force: replace bundles that are there.
         measure: time each artifact briefly on this machine.
         progress: told how far the work is.
@@ -99,8 +100,17 @@ def export(
     Raises:
         EdgeCNNError: one of its subclasses, with a hint; nothing is left of the bundle that failed.
     """
-    spec = make_spec(model, width=width, resolution=resolution)
-    weights, output = str(weights), Path(output)
+    request = make_request(
+        model,
+        width=width,
+        resolution=resolution,
+        classes=classes,
+        in_channels=in_channels,
+        input_shape=input_shape,
+        weights=weights,
+        preprocess=preprocess,
+    )
+    output = Path(output)
     calibration = Path(calibration) if calibration is not None else None
     names = list(dict.fromkeys([targets] if isinstance(targets, str) else map(str, targets)))
     loaded_targets = [load_target(name) for name in names]
@@ -115,7 +125,7 @@ def export(
         )
     images = list_images(calibration) if calibration is not None else calibration_images()
     backends = [backend(target.runtime) for target in loaded_targets]
-    places = [output / f"{spec.variant}-{target.name}-{precision}" for target in loaded_targets]
+    places = [output / f"{request.variant}-{target.name}-{precision}" for target in loaded_targets]
     for place in places:
         check_place(place, force=force)
         if places.count(place) > 1:
@@ -124,9 +134,9 @@ def export(
     artifacts: list[Artifact] = []
     # Checks run beside the work that follows them: torch and the runtimes leave the interpreter to it.
     with ThreadPoolExecutor(2) as beside:
-        source = _source(spec, precision, weights, images, beside, progress)
+        source = _source(request, precision, images, beside, progress)
         for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
-            command = _command(spec, name, precision, weights, calibration)
+            command = _command(request, name, precision, calibration)
             try:
                 made = _bundle(source, target, module, place, command, force, measure, beside, progress)
             except EdgeCNNError as error:
@@ -139,16 +149,21 @@ def export(
 
 
 def _source(
-    spec: ModelSpec, precision: str, weights: str, images: list[Path], beside: Executor, progress: Progress
+    request: Request, precision: str, images: list[Path], beside: Executor, progress: Progress
 ) -> _Source:
-    with _TORCH:
-        module = build(spec)
-        loaded = load_weights(spec, module, weights, progress)
-        progress("exporting the float graph", 0, None)
-        float_graph = export_graph(module, spec)
-    verification = ImageStream(tuple(verification_images()), loaded.preprocess)
-    eager, layers = partial(eager_output, module), partial(layer_outputs, module)
-    checks = [beside.submit(check.float_graph, float_graph, eager, verification, layers)]
+    network = load(request, progress)
+    float_graph, recipe = network.graph, network.weights.preprocess
+    verification = ImageStream(tuple(verification_images()), recipe)
+    checks = [
+        beside.submit(
+            check.float_graph,
+            float_graph,
+            network.original(),
+            network.original_name,
+            verification,
+            network.layers,
+        )
+    ]
     graph, calibration = float_graph, None
     if precision == "fp16":
         graph = to_fp16(float_graph)
@@ -157,16 +172,14 @@ def _source(
         # NNCF takes a while to import; float exports go without.
         from edgecnn.quantize.quantize import quantize
 
-        graph = quantize(float_graph, ImageStream(tuple(images), loaded.preprocess), progress)
+        graph = quantize(float_graph, ImageStream(tuple(images), recipe), progress)
         every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
-        some = ImageStream(tuple(images[::every]), loaded.preprocess)
+        some = ImageStream(tuple(images[::every]), recipe)
         checks.append(beside.submit(check.lowered_graph, float_graph, graph, some, "calibration images"))
         # Too few images, or all alike, show only on others.
         checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         calibration = {"images": len(images), "sha256": digest(images)}
-    params = sum(parameter.numel() for parameter in module.parameters())
-    macs = sum(cost.macs for cost in layer_costs(float_graph))
-    return _Source(spec, loaded, params, macs, float_graph, graph, tuple(checks), calibration)
+    return _Source(request, network, analyze(float_graph).macs, graph, tuple(checks), calibration)
 
 
 def _bundle(
@@ -190,18 +203,18 @@ def _bundle(
         write_files(
             folder,
             _manifest(source, target, module, files, checks, measurement, command),
-            source.weights.preprocess.to_json(),
-            source.weights.labels,
+            source.network.weights.preprocess.to_json(),
+            source.network.weights.labels,
             module.PACKAGES,
         )
     return read(place)
 
 
 def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:
-    images = ImageStream(tuple(verification_images()), source.weights.preprocess)
+    images = ImageStream(tuple(verification_images()), source.network.weights.preprocess)
     loader, run = partial(module.load, model, target), module.load(model, target)
     if source.graph.precision == "int8":
-        return check.int8_artifact(source.float_graph, source.graph, loader, run, images)
+        return check.int8_artifact(source.network.graph, source.graph, loader, run, images)
     return check.float_artifact(source.graph, loader, run, images)
 
 
@@ -212,7 +225,7 @@ def _measure(source: _Source, target: Target, files: list[Path], progress: Progr
         runtime=target.runtime,
         options=target.options,
         target=target.name,
-        variant=source.spec.variant,
+        variant=source.request.variant,
         precision=source.graph.precision,
         macs=source.macs,
         **_QUICK,  # type: ignore[arg-type]
@@ -220,12 +233,10 @@ def _measure(source: _Source, target: Target, files: list[Path], progress: Progr
     return local.measure(job, progress=progress)
 
 
-def _command(
-    spec: ModelSpec, target: str, precision: str, weights: str, calibration: Path | None
-) -> list[str]:
+def _command(request: Request, target: str, precision: str, calibration: Path | None) -> list[str]:
     """The command that makes the same bundle again."""
-    command = ["edgecnn", "export", spec.name, "--target", target, "--precision", precision]
-    command += ["--width", repr(spec.width), "--resolution", str(spec.resolution), "--weights", weights]
+    model, *options = request.options
+    command = ["edgecnn", "export", model, "--target", target, "--precision", precision, *options]
     return command + (["--calibration", str(calibration)] if calibration is not None else [])
 
 
@@ -238,14 +249,14 @@ def _manifest(
     measurement: Measurement | None,
     command: list[str],
 ) -> dict[str, Any]:
-    graph, weights = source.graph, source.weights
+    graph, weights = source.graph, source.network.weights
     batch, channels, height, width = shape_of(graph.input)
     nchw = [batch, channels, height, width]
     recorded = asdict(weights) | {"random": weights.random}
     del recorded["labels"], recorded["preprocess"]
     return {
-        "variant": source.spec.variant,
-        "model": asdict(source.spec),
+        "variant": source.request.variant,
+        "model": source.network.description,
         "target": target.name,
         "runtime": target.runtime,
         "options": target.options,
@@ -259,7 +270,7 @@ def _manifest(
             "dtype": "float32",
         },
         "output": {"name": str(graph.output.name), "shape": list(shape_of(graph.output)), "dtype": "float32"},
-        "params": source.params,
+        "params": source.network.params,
         "macs": source.macs,
         "weights": recorded,
         "calibration": source.calibration,

@@ -22,15 +22,6 @@ class ModelSpec:
     """Channels of the input: 3 for RGB, 1 for grey."""
 
     @property
-    def variant(self) -> str:
-        """The full name used in file names: ``mobilenet_v2-1.0-224``."""
-        return (
-            f"{self.name}-{self.width:g}-{self.resolution}"
-            if self.width % 1
-            else (f"{self.name}-{self.width:.1f}-{self.resolution}")
-        )
-
-    @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Shape of one input in NCHW."""
         return (1, self.in_channels, self.resolution, self.resolution)
@@ -40,14 +31,16 @@ class ModelSpec:
 class Preprocess:
     """From an image file to a network input; belongs to the weights, not to the architecture.
 
-    The shorter side is resized to ``resize`` pixels, the centre ``crop`` x ``crop`` is cut out, and the
-    tensor is ``(value / 255 - mean) / std`` in RGB order (grey where there is one channel).
+    The image is resized, its proportions kept, the centre is cut out, and the tensor is
+    ``(value / 255 - mean) / std`` in RGB order. With one channel it is grey; with more than three, red, green
+    and blue repeat.
     """
 
     resize: int
-    """Length of the shorter side after resizing, in pixels."""
-    crop: int
-    """Side of the centre crop, in pixels: the network's resolution."""
+    """Length of the shorter side after resizing, in pixels. Where the crop is no square: the side that goes
+    with the crop's shorter one, in an image just large enough in both directions."""
+    crop: tuple[int, int]
+    """Height and width of the centre crop, in pixels: the network's input."""
     mean: tuple[float, ...]
     """One value a channel, on the scale 0..1."""
     std: tuple[float, ...]
@@ -55,9 +48,20 @@ class Preprocess:
     interpolation: str = "bilinear"
     """``bilinear`` or ``bicubic``, with antialiasing as Pillow does it."""
 
-    def at(self, resolution: int) -> Preprocess:
-        """The same recipe for another resolution, with the ratio of resize to crop kept."""
-        return replace(self, resize=round(resolution * self.resize / self.crop), crop=resolution)
+    def fitted(self, channels: int, height: int, width: int) -> Preprocess:
+        """The same recipe for another input, with the ratio of resize to crop kept.
+
+        Grey takes the mean of the channels' values; more channels than the recipe has repeat them.
+        """
+        known = len(self.mean)
+        mean, std = self.mean, self.std
+        if channels != known:
+            if channels == 1:
+                mean, std = (round(sum(mean) / known, 4),), (round(sum(std) / known, 4),)
+            else:
+                mean, std = (tuple(v[c % known] for c in range(channels)) for v in (mean, std))
+        resize = round(min(height, width) * self.resize / min(self.crop))
+        return replace(self, resize=resize, crop=(height, width), mean=mean, std=std)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for ``preprocess.json``."""

@@ -25,7 +25,6 @@ from edgecnn.graph.half import to_fp16
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.quantize import quantize
-from edgecnn.spec import ModelSpec
 from edgecnn.target import load_target
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
@@ -250,7 +249,7 @@ def exported() -> tuple[torch.nn.Module, Graph]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Residual().eval()
-    return module, export(module, ModelSpec("residual", 1.0, 8, 5, 3))
+    return module, export(module, "residual", (1, 3, 8, 8))
 
 
 def compare_with_torch(changed: Graph) -> check.Check:
@@ -258,6 +257,7 @@ def compare_with_torch(changed: Graph) -> check.Check:
     return check.float_graph(
         changed,
         partial(eager_output, module),
+        "eager torch",
         images(),
         lambda x: layer_outputs(module, x),
     )

@@ -25,9 +25,8 @@ from edgecnn.data.sets import calibration_images, digest, shipped_photos_dir
 from edgecnn.errors import ConfigError, ParityError, WeightsError
 from edgecnn.target import PRECISIONS, list_targets
 from edgecnn.versions import version_of
-from edgecnn.zoo import build, make_spec
+from edgecnn.zoo import build, make_spec, resolve
 from edgecnn.zoo.fetch import fetch
-from edgecnn.zoo.published import PUBLISHED
 
 TARGETS = [target.name for target in list_targets() if target.device == "local"]
 SMALL = {
@@ -85,7 +84,8 @@ def test_the_manifest_tells_how_it_was_made(photos: Path, tmp_path: Path) -> Non
     manifest = json.loads((artifact.path / "manifest.json").read_text())
     assert manifest == artifact.manifest
     assert manifest["model"] == {
-        "name": "lenet5", "width": 1.0, "resolution": 32, "classes": 10, "in_channels": 1,
+        "source": "zoo", "name": "lenet5", "width": 1.0, "resolution": 32, "classes": 10, "in_channels": 1,
+        "input_shape": [1, 1, 32, 32],
     }  # fmt: skip
     assert (manifest["params"], manifest["macs"]) == (61_706, 416_520)
     weights = manifest["weights"]
@@ -290,7 +290,9 @@ def test_calibration_on_one_image_is_seen_through(tmp_path: Path) -> None:
     folder.mkdir()
     shutil.copy(calibration_images()[0], folder)
     try:
-        fetch(PUBLISHED[0].file)
+        weights = resolve("mobilenet_v2").weights
+        assert weights is not None
+        fetch(weights.file)
     except WeightsError as error:
         pytest.skip(f"the published weights cannot be fetched: {error}")
     with pytest.raises(ParityError, match=r"int8 graph: SQNR .* on verification photographs") as caught:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from edgecnn.zoo.mobilenet_v2 import MobileNetV2
+from edgecnn.zoo.families.mobilenet_v2 import MobileNetV2
 
 
 def arguments(description: str | None) -> argparse.Namespace:

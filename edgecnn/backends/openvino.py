@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgecnn.graph.graph import Graph
+from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.reference import Runner
 from edgecnn.graph.rewrite import constant, initializer
+from edgecnn.graph.rewrite.edit import insert, replace
 from edgecnn.target import Target
 
 # OpenVINO reports its use to its makers through this package. Without it it has a stub and sends nothing.
@@ -22,7 +23,7 @@ import openvino as ov  # noqa: E402
 LAYOUT = "NCHW"
 PACKAGES = ("openvino",)
 
-_MOVES = frozenset({"Concat", "Flatten", "MaxPool", "Reshape", "Transpose"})
+_MOVES = frozenset({"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Transpose"})
 """Operators whose output values are input values."""
 
 # On CPUs that have bf16 the default computes fp32 models in it: neither numbers nor latency are fp32's.
@@ -75,16 +76,25 @@ def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runn
 
 
 def _for_plugin(graph: Graph) -> Graph:
-    """The same integers in a form that the CPU plug-in of 2026.4 compiles without faults.
+    """The same numbers in a form that the CPU plug-in of 2026.4 computes without faults.
+
+    - LRN's bias is cut down to an integer (1.5 counts as 1): where it is none, it is divided out.
+
+    In int8:
 
     - Quantising again what was only moved is left out: where another scale follows, as in Concat and then
       Relu, the plug-in's low-precision passes end in a segmentation fault.
     - Every Gemm but the last is a 1 x 1 Conv: the plug-in fuses neighbouring small Gemms into one kernel,
       whose int8 results are wrong (for LeNet-5's three layers as for any two).
     """
-    if graph.precision != "int8":
+    if graph.precision != "int8" and not any(_has_fraction(node) for node in graph.model.graph):
         return graph
     model = graph.copy()
+    for node in list(model.graph):
+        if _has_fraction(node):
+            _divide_out_bias(model.graph, node)
+    if graph.precision != "int8":
+        return Graph(model, graph.precision)
     for node in list(model.graph):
         if node.op_type == "QuantizeLinear" and _only_moved(node):
             source, (pair,) = node.inputs[0], node.outputs[0].uses()
@@ -94,6 +104,27 @@ def _for_plugin(graph: Graph) -> Graph:
     for node in [node for node in model.graph if node.op_type == "Gemm"][:-1]:
         _as_conv(model.graph, node)
     return Graph(model, graph.precision)
+
+
+def _has_fraction(node: ir.Node) -> bool:
+    return node.op_type == "LRN" and node.attributes.get_float("bias", 1.0) % 1 != 0
+
+
+def _divide_out_bias(graph: ir.Graph, node: ir.Node) -> None:
+    """x / (b + s) ** beta = b ** -beta * (x / (1 + s / b) ** beta), where s has alpha as a factor."""
+    bias, beta = node.attributes.get_float("bias", 1.0), node.attributes.get_float("beta", 0.75)
+    alpha = node.attributes.get_float("alpha", 1e-4)
+    attributes = {
+        "size": node.attributes.get_int("size", 0),
+        "alpha": alpha / bias,
+        "beta": beta,
+        "bias": 1.0,
+    }
+    name = str(node.name)
+    factor = initializer(graph, f"{name}:factor", np.asarray(bias**-beta, np.float32))
+    shape = shape_of(node.outputs[0])
+    plain = insert(graph, node, "LRN", node.inputs[:1], attributes, shape=shape, name=f"{name}:plain")
+    replace(graph, node, ir.node("Mul", [plain, factor], name=name))
 
 
 def _only_moved(quantize: ir.Node) -> bool:
@@ -106,12 +137,15 @@ def _only_moved(quantize: ir.Node) -> bool:
         or quantize.outputs[0].consumers()[0].outputs[0].is_graph_output()
     ):
         return False
-    moved = mover.inputs if mover.op_type == "Concat" else mover.inputs[:1]
-    return all(_grid(value.producer() if value is not None else None) == _grid(quantize) for value in moved)
+    return _grid(mover) == _grid(quantize)
 
 
 def _grid(node: ir.Node | None) -> tuple[float, int] | None:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear that has one of each."""
+    """Scale and zero point of what a node gives, where it quantises or only moves values of one grid."""
+    if node is not None and node.op_type in _MOVES:
+        moved = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        grids = {_grid(value.producer() if value is not None else None) for value in moved}
+        return grids.pop() if len(grids) == 1 else None
     if node is None or node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
         return None
     scale, zero_point = constant(node.inputs[1]), constant(node.inputs[2])

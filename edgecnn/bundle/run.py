@@ -92,21 +92,28 @@ def open_image(path: pathlib.Path, channels: int) -> Image.Image:
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
-    return image.convert("RGB" if channels == 3 else "L")
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def preprocess(image: Image.Image, recipe: dict[str, Any], layout: str) -> np.ndarray:
     """An image as the model's input: float32, one image, NCHW or NHWC."""
-    short, crop, channels = recipe["resize"], recipe["crop"], len(recipe["mean"])
-    width, height = image.size
-    long = int(short * max(image.size) / min(image.size))
-    size = (short, long) if width <= height else (long, short)
+    (height, width), channels = recipe["crop"], len(recipe["mean"])
+    rows, columns = (round(recipe["resize"] * side / min(height, width)) for side in (height, width))
+    if image.width * rows <= image.height * columns:
+        size = columns, max(rows, int(columns * image.height / image.width))
+    else:
+        size = max(columns, int(rows * image.width / image.height)), rows
     if size[0] * size[1] > MAX_PIXELS:
         raise ValueError("it is too narrow")
     image = image.resize(size, getattr(Image.Resampling, recipe["interpolation"].upper()))
-    left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
-    cut = image.crop((left, top, left + crop, top + crop))
-    pixels = np.asarray(cut, np.float32).reshape(crop, crop, channels) / np.float32(255)
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    cut = np.asarray(image.crop((left, top, left + width, top + height)), np.float32)
+    cut = cut.reshape(height, width, -1)
+    if channels != cut.shape[2]:
+        cut = cut[
+            :, :, np.arange(channels) % cut.shape[2]
+        ]  # more channels than a photograph has: they repeat
+    pixels = cut / np.float32(255)
     x = (pixels - np.asarray(recipe["mean"], np.float32)) / np.asarray(recipe["std"], np.float32)
     return np.ascontiguousarray((x.transpose(2, 0, 1) if layout == "NCHW" else x)[None])
 

@@ -131,7 +131,7 @@ def describe_weights(weights: dict[str, Any]) -> str:
     parts = [weights["description"]]
     if weights["top1_percent"] is not None:
         top1, resolution = weights["top1_percent"], weights["trained_resolution"]
-        parts.append(f"published top-1 {top1:g} % at {resolution} pixels")
+        parts.append(f"published top-1 {top1:.4g} % at {resolution} pixels")
     if weights["licence"]:
         parts.append(f"licence {weights['licence']}")
     return ", ".join(parts) + "."

@@ -17,6 +17,7 @@ from edgecnn.cli import interrupt
 from edgecnn.cli.bench import bench
 from edgecnn.cli.doctor import doctor
 from edgecnn.cli.export import export
+from edgecnn.cli.inspect import inspect
 from edgecnn.cli.targets import targets
 from edgecnn.cli.zoo import zoo
 from edgecnn.errors import ConfigError, EdgeCNNError
@@ -49,7 +50,8 @@ def cli() -> None:
     edgecnn export mobilenet --target tflite                    a checked TFLite file with its weights
     edgecnn export mobilenet --target tflite --precision int8   quantised to int8
     edgecnn bench mobilenet_v2-1.0-224-tflite-int8              its latency, with its spread
-    edgecnn zoo                                                 the networks
+    edgecnn inspect mobilenet                                   its arithmetic, parameters and memory
+    edgecnn zoo 'mobile*' --max-macs 300M                       the networks
     edgecnn targets                                             where they can run
     edgecnn doctor                                              what is usable here
 
@@ -61,7 +63,7 @@ def cli() -> None:
     """
 
 
-for command in (export, bench, zoo, targets, doctor):
+for command in (export, bench, inspect, zoo, targets, doctor):
     cli.add_command(command)
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgecnn.cli.console import json_option, print_json, progress_bar
-from edgecnn.cli.parameters import check_request, complete_subject, complete_target, model_options
+from edgecnn.cli.parameters import (
+    check_request,
+    complete_model,
+    complete_target,
+    precision_options,
+    shape_options,
+    weights_options,
+)
 from edgecnn.errors import ConfigError
+from edgecnn.source.request import is_file_source
 from edgecnn.zoo import list_models
 
 if TYPE_CHECKING:
@@ -19,10 +28,12 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure the latency of a bundle or a network.")
-@click.argument("subject", metavar="BUNDLE|MODEL", shell_complete=complete_subject)
+@click.argument("subject", metavar="BUNDLE|MODEL", shell_complete=complete_model)
 @click.option("--target", shell_complete=complete_target, metavar="NAME|FILE.toml",
               help="Where MODEL runs; a BUNDLE knows its own.")  # fmt: skip
-@model_options
+@precision_options
+@shape_options
+@weights_options
 @click.option("--against", type=click.Path(path_type=Path, file_okay=False), metavar="BUNDLE",
               help="Time both in turns, and print the ratio with its interval.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
@@ -36,15 +47,13 @@ def bench(
     subject: str,
     target: str | None,
     precision: str,
-    width: float | None,
-    resolution: int | None,
-    weights: str,
     calibration: Path | None,
     against: Path | None,
     threads: int,
     min_time: float,
     min_runs: int,
     as_json: bool,
+    **source: Any,
 ) -> None:
     """Measure the latency of a bundle, or of a network exported for the occasion.
 
@@ -64,11 +73,11 @@ def bench(
         read(against)
     is_bundle = _is_bundle(subject)
     if is_bundle:
-        _refuse_model_options(subject)
+        _refuse_model_options(subject, source)
         read(Path(subject))
     else:
         targets = [] if target is None else [target]
-        name = check_request(subject, targets, precision, width, resolution).name
+        request = check_request(subject, targets, precision, source)
     other = comparison = None
     with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder, progress_bar() as progress:
         if is_bundle:
@@ -78,12 +87,10 @@ def bench(
             from edgecnn import pipeline
 
             [artifact] = pipeline.export(
-                name,
+                subject,
                 targets,
                 precision=precision,
-                width=width,
-                resolution=resolution,
-                weights=weights,
+                **source,
                 calibration=calibration,
                 output=Path(folder),
                 measure=False,
@@ -104,8 +111,8 @@ def bench(
             document |= {"against": _document(other), "comparison": comparison.to_json()}
         print_json(document)
         return
-    if not is_bundle and name != subject:
-        click.echo(f"{subject} is {name}")
+    if not is_bundle and request.kind == "zoo" and request.name != subject:
+        click.echo(f"{subject} is {request.name}")
     _print_measurement(measurement)
     if other is not None and comparison is not None:
         _print_measurement(other)
@@ -117,7 +124,9 @@ def _is_bundle(subject: str) -> bool:
     folder = Path(subject)
     if (folder / "manifest.json").is_file():
         return True
-    if subject in (name for entry in list_models() for name in (entry.name, *entry.aliases)):
+    if is_file_source(subject) or subject in (
+        name for entry in list_models() for name in (entry.name, *entry.aliases)
+    ):
         return False
     if folder.is_file():
         raise ConfigError(f"{subject} is a file, not a bundle", hint="pass the folder that an export made")
@@ -128,11 +137,12 @@ def _is_bundle(subject: str) -> bool:
     return False
 
 
-def _refuse_model_options(bundle: str) -> None:
+def _refuse_model_options(bundle: str, source: Iterable[str]) -> None:
     context = click.get_current_context()
-    for name in ("target", "precision", "width", "resolution", "weights", "calibration"):
+    for name in ("target", "precision", "calibration", *source):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise ConfigError(f"{bundle} is a bundle, which has its own {name}", hint=f"leave --{name} out")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{bundle} is a bundle, which has its own {name}", hint=f"leave {option} out")
 
 
 def _document(measurement: Measurement) -> dict[str, object]:

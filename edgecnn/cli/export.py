@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgecnn.artifact import Artifact
 from edgecnn.cli.console import json_option, print_json, progress_bar
-from edgecnn.cli.parameters import check_request, complete_model, complete_target, model_options
+from edgecnn.cli.parameters import (
+    check_request,
+    complete_model,
+    complete_target,
+    precision_options,
+    shape_options,
+    weights_options,
+)
 
 
 @click.command(short_help="Export a network: compiled, checked, measured.")
 @click.argument("model", shell_complete=complete_model)
 @click.option("--target", "targets", multiple=True, shell_complete=complete_target, metavar="NAME|FILE.toml",
               help="Where it will run; give it again for more targets.  [required]")  # fmt: skip
-@model_options
+@precision_options
+@shape_options
+@weights_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
               help="Folder in which the bundle is made.  [default: here]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
@@ -25,15 +35,16 @@ def export(
     model: str,
     targets: tuple[str, ...],
     precision: str,
-    width: float | None,
-    resolution: int | None,
-    weights: str,
     calibration: Path | None,
     output: Path,
     force: bool,
     as_json: bool,
+    **source: Any,
 ) -> None:
     """Export MODEL to a checked bundle for each target.
+
+    MODEL is a name of `edgecnn zoo`, torchvision:NAME or timm:NAME where these are installed, an .onnx file,
+    or file.py:function, a function without arguments that returns a torch.nn.Module.
 
     A bundle is a folder <model>-<width>-<resolution>-<target>-<precision> with the model file, run.py,
     which classifies an image with it, and manifest.json, which says how it was made and what was checked.
@@ -42,21 +53,21 @@ def export(
     edgecnn export mobilenet --target tflite
     edgecnn export mobilenet --target tflite --target openvino --precision int8 -o build
     edgecnn export mobilenet_v1 --width 0.5 --resolution 160 --weights random --target onnxruntime
-    edgecnn export resnet18 --weights mine.pth --calibration photos/ --precision int8 --target tflite
+    edgecnn export resnet18 --weights mine.pth --classes 7 --target tflite
+    edgecnn export my_net.onnx --preprocess unit --calibration photos/ --precision int8 --target tflite
+    edgecnn export my_net.py:make --input-shape 1,3,96,160 --target openvino
     """
-    name = check_request(model, targets, precision, width, resolution).name
+    request = check_request(model, targets, precision, source)
     with progress_bar() as progress:
         progress("loading torch", 0, None)
         # It and the runtimes are imported here, not for --help.
         from edgecnn import pipeline
 
         artifacts = pipeline.export(
-            name,
+            model,
             targets,
             precision=precision,
-            width=width,
-            resolution=resolution,
-            weights=weights,
+            **source,
             calibration=calibration,
             output=output,
             force=force,
@@ -65,8 +76,8 @@ def export(
     if as_json:
         print_json([{"path": str(artifact.path), **artifact.manifest} for artifact in artifacts])
         return
-    if name != model:
-        click.echo(f"{model} is {name}")
+    if request.kind == "zoo" and request.name != model:
+        click.echo(f"{model} is {request.name}")
     _print_source(artifacts[0])
     for artifact in artifacts:
         _print_artifact(artifact)
@@ -82,7 +93,7 @@ def _print_source(artifact: Artifact) -> None:
         f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)",
     )
     _line("weights", describe_weights(manifest["weights"]))
-    trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["resolution"]
+    trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["input_shape"][2]
     if trained and trained != used:
         _line("", f"trained at {trained} pixels, used at {used}: accuracy will differ")
     if manifest["calibration"]:

@@ -10,19 +10,17 @@ import click
 from click.shell_completion import CompletionItem
 
 from edgecnn.errors import ConfigError
+from edgecnn.source.recipes import RECIPES
+from edgecnn.source.request import Request, make_request
 from edgecnn.target import PRECISIONS, did_you_mean, load_target, shipped_targets_dir
-from edgecnn.zoo import Entry, list_models, make_spec, resolve
+from edgecnn.zoo import list_models
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names and short names of the zoo."""
+    """Names and short names of the zoo, or a file."""
     names = [name for entry in list_models() for name in (entry.name, *entry.aliases)]
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
-
-
-def complete_subject(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of the zoo, or the folder of a bundle."""
-    return complete_model(ctx, param, incomplete) or [CompletionItem(incomplete, type="dir")]
+    found = [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
 
 
 def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -38,6 +36,12 @@ def complete_weights(ctx: click.Context, param: click.Parameter, incomplete: str
     return found or [CompletionItem(incomplete, type="file")]
 
 
+def complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The named input preparations, or a file."""
+    found = [CompletionItem(word) for word in RECIPES if word.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
 class _Precision(click.Choice[str]):
     """A precision; a mistyped one hears the nearest."""
 
@@ -48,40 +52,57 @@ class _Precision(click.Choice[str]):
         return str(value)
 
 
-def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which network: precision, width, resolution, weights, calibration."""
-    for option in reversed(
-        (
-            click.option("--precision", type=_Precision(PRECISIONS), default="fp32", show_default=True,
-                         help="fp16 stores weights in half precision; int8 quantises them and activations."),
-            click.option("--width", type=float, metavar="FACTOR", help="Multiplier on the channel counts."),
-            click.option("--resolution", type=int, metavar="PIXELS", help="Side of the square input."),
-            click.option("--weights", default="imagenet", show_default=True, metavar="imagenet|random|FILE",
-                         shell_complete=complete_weights,
-                         help="Published weights, none, or a .pth, .pt or .safetensors checkpoint."),
-            click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR",
-                         help="Images that decide int8 ranges.  [default: photographs in the package]"),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
+def shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which network, under the names of ``make_request``'s arguments."""
+    return _with(
+        function,
+        click.option("--width", type=float, metavar="FACTOR", help="Multiplier on the channel counts."),
+        click.option("--resolution", type=int, metavar="PIXELS", help="Side of the square input."),
+        click.option("--classes", type=int, metavar="COUNT", help="Number of outputs."),
+        click.option("--in-channels", type=int, metavar="COUNT", help="Channels of the input."),
+        click.option("--input-shape", metavar="1,C,H,W", help="Input of a network that is not the zoo's."),
+    )  # fmt: skip
 
 
-def check_request(
-    model: str, targets: Sequence[str], precision: str, width: float | None, resolution: int | None
-) -> Entry:
+def weights_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what it was trained to, under the names of ``make_request``'s arguments."""
+    return _with(
+        function,
+        click.option("--weights", metavar="imagenet|random|FILE", shell_complete=complete_weights,
+                     help="Published weights, none, or a .pth, .pt or .safetensors checkpoint.  "
+                          "[default: imagenet, or the file's own]"),
+        click.option("--preprocess", metavar="imagenet|signed|unit|raw|FILE", shell_complete=complete_recipe,
+                     help="How images become inputs, where the weights do not say: ImageNet's mean and "
+                          "deviation, -1 to 1, 0 to 1, 0 to 255, or a bundle's preprocess.json."),
+    )  # fmt: skip
+
+
+def precision_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say in which numbers it computes, and what decides their ranges."""
+    return _with(
+        function,
+        click.option("--precision", type=_Precision(PRECISIONS), default="fp32", show_default=True,
+                     help="fp16 stores weights in half precision; int8 quantises them and activations."),
+        click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR",
+                     help="Images that decide int8 ranges.  [default: photographs in the package]"),
+    )  # fmt: skip
+
+
+def check_request(model: str, targets: Sequence[str], precision: str, source: dict[str, Any]) -> Request:
     """Refuse what cannot be before the seconds that importing torch takes; the library checks it all again.
-
-    Returns:
-        The network.
 
     Raises:
         ConfigError: an unknown model or target, no target, or a variant or precision that cannot be.
     """
-    entry = resolve(model)
-    make_spec(model, width=width, resolution=resolution)
+    request = make_request(model, **source)
     if not targets:
-        raise ConfigError(f"where shall {entry.name} run?", hint="add --target; `edgecnn targets` lists them")
+        raise ConfigError(f"where shall {model} run?", hint="add --target; `edgecnn targets` lists them")
     for target in map(load_target, targets):
         target.check_precision(precision)
-    return entry
+    return request
+
+
+def _with(function: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgecnn.errors import ConfigError, DataError
+from edgecnn.errors import DataError
 
 # Pillow would also open formats that start other programs (EPS runs Ghostscript) or that nobody audits.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -51,7 +51,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Decode one image, upright, in mode ``RGB`` (``channels`` 3) or ``L`` (``channels`` 1), of 8 bits.
+    """Decode one image, upright, in mode ``L`` where ``channels`` is 1, else ``RGB``, of 8 bits.
 
     EXIF orientation is applied, transparency is laid over white, 16-bit greys are scaled to 8 bits, and of
     an animation the first frame is taken. Colour profiles are ignored, as torchvision ignores them.
@@ -59,10 +59,7 @@ def open_image(path: Path, channels: int) -> Image.Image:
     Raises:
         DataError: no such file, not an image, truncated or damaged, more than ``MAX_PIXELS`` pixels, or
             values whose range is unknown (float, 32-bit integers beyond 16 bits).
-        ConfigError: ``channels`` is neither 1 nor 3.
     """
-    if channels not in (1, 3):
-        raise ConfigError(f"images have 1 or 3 channels, not {channels}")
     if not path.is_file():
         raise DataError(f"image {path} does not exist or is not a file")
     with _errors_about(path), Image.open(path, formats=FORMATS) as image:
@@ -71,7 +68,7 @@ def open_image(path: Path, channels: int) -> Image.Image:
         # A frame of a GIF may be larger than the canvas its header declares.
         _check_size(path, image)
         upright = ImageOps.exif_transpose(image)
-        return _to_8_bits(path, upright).convert("RGB" if channels == 3 else "L")
+        return _to_8_bits(path, upright).convert("L" if channels == 1 else "RGB")
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

@@ -46,7 +46,7 @@ class Images(Protocol):
 class ImageStream:
     """Network inputs from image files, decoded one at a time each time it is iterated over.
 
-    Yields float32 arrays in NCHW, shape (1, C, crop, crop); memory does not grow with the number of files.
+    Yields float32 arrays in NCHW, shape (1, C, H, W); memory does not grow with the number of files.
     Iterating raises ``DataError`` at the first file that cannot be decoded.
     """
 

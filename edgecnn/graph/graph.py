@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from edgecnn.errors import ConversionError
 
+# Protocol buffers count their bytes in 31 bits.
+_MAX_BYTES = 2**31 - 2**24
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -26,8 +29,21 @@ class Graph:
 
     @cached_property
     def serialized(self) -> bytes:
-        """The ONNX file's bytes; equal graphs give equal bytes."""
-        return bytes(ir.to_proto(self.model).SerializeToString(deterministic=True))
+        """The ONNX file's bytes; equal graphs give equal bytes.
+
+        Raises:
+            ConversionError: more than the 2 GB that one ONNX file can hold.
+        """
+        stored = [value.const_value for value in self.model.graph.initializers.values()]
+        weight_bytes = sum(tensor.nbytes for tensor in stored if tensor is not None)
+        if weight_bytes > _MAX_BYTES:
+            raise ConversionError(
+                f"{self.model.graph.name} has {weight_bytes / 1e9:.2f} GB of weights; "
+                "an ONNX file ends at 2.15 GB",
+                hint="use a smaller --width",
+            )
+        serialized: bytes = ir.to_proto(self.model).SerializeToString(deterministic=True)
+        return serialized
 
     @cached_property
     def digest(self) -> str:

@@ -7,7 +7,8 @@ runtime executes them on integers. ``operators`` gives that view, for float grap
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +20,10 @@ from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.rewrite import constant
 
 # Nodes that can carry a Relu or Clip that is their output's only consumer.
-FUSES_ACTIVATION = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul"})
+FUSES_ACTIVATION = frozenset({"Add", "BatchNormalization", "Conv", "Gemm", "Mul", "Sub"})
+# Operators that no runtime has an integer kernel for: in a QDQ graph they compute in float between their
+# neighbours' integers.
+FLOAT_ISLANDS = frozenset({"LRN"})
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ def operators(graph: Graph) -> list[Operator]:
             )
         found.append(operator)
     return found
+
+
+def census(unknown: Iterable[tuple[str, str]]) -> str:
+    """Operators that something does not know, given as (type, node name), in words, the most frequent first.
+
+    ``3 Einsum, 1 GridSample (first: node 'mix')``.
+    """
+    found = list(unknown)
+    counts = Counter(op_type for op_type, _ in found)
+    listed = ", ".join(f"{count} {op_type}" for op_type, count in counts.most_common())
+    return f"{listed} (first: node '{found[0][1]}')"
 
 
 def clip_bounds(node: ir.Node) -> tuple[float, float]:

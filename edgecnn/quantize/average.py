@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecnn.graph.graph import Graph, shape_of
-from edgecnn.graph.rewrite import initializer
+from edgecnn.quantize.depthwise import as_depthwise
 
 
 def average_pools_as_convs(graph: Graph) -> Graph:
@@ -26,7 +26,12 @@ def average_pools_as_convs(graph: Graph) -> Graph:
     model = graph.copy()
     for node in list(model.graph):
         if node.op_type == "AveragePool" and _divides_by_one_number(node):
-            _as_conv(model.graph, node)
+            x, kernel = node.inputs[0], tuple(node.attributes.get_ints("kernel_shape", ()))
+            assert x is not None
+            channels = shape_of(x)[1]
+            weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel), np.float32)
+            strides = tuple(node.attributes.get_ints("strides", (1, 1)))
+            as_depthwise(model.graph, node, weight, np.zeros(channels, np.float32), strides)
     return Graph(model, graph.precision)
 
 
@@ -37,23 +42,3 @@ def _divides_by_one_number(node: ir.Node) -> bool:
     strides = node.attributes.get_ints("strides", (1, 1))
     sizes = zip(shape_of(x)[2:], shape_of(node.outputs[0])[2:], kernel, strides, strict=True)
     return all((out - 1) * stride + length <= size for size, out, length, stride in sizes)
-
-
-def _as_conv(graph: ir.Graph, node: ir.Node) -> None:
-    x, old = node.inputs[0], node.outputs[0]
-    assert x is not None
-    kernel, channels = tuple(node.attributes.get_ints("kernel_shape", ())), shape_of(x)[1]
-    weight = np.full((channels, 1, *kernel), 1 / math.prod(kernel), np.float32)
-    inputs = [
-        x,
-        initializer(graph, f"{node.name}.weight", weight),
-        initializer(graph, f"{node.name}.bias", np.zeros(channels, np.float32)),
-    ]
-    strides = tuple(node.attributes.get_ints("strides", (1, 1)))
-    attributes = {"group": channels, "kernel_shape": kernel, "strides": strides}
-    conv = ir.node("Conv", inputs, attributes, name=node.name)  # type: ignore[arg-type]
-    result = conv.outputs[0]
-    result.name, result.shape, result.type = old.name, old.shape, old.type
-    graph.insert_before(node, conv)
-    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
-    graph.remove(node, safe=True)

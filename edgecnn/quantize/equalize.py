@@ -13,7 +13,8 @@ thumbnails; benchmarks/int8_quality.py measures it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -37,9 +38,14 @@ class Pair:
     depthwise: ir.Node
 
 
-def pairs(graph: Graph) -> list[Pair] | None:
-    """Every depthwise convolution with what is in front of it; None where one of them cannot be equalised."""
+def pairs(graph: Graph, made: Collection[str] = ()) -> list[Pair] | None:
+    """Every depthwise convolution with what is in front of it; None where one of them cannot be equalised.
+
+    Those whose names are in ``made`` were pooling or normalisation before. Where they cannot be equalised
+    they are left out, if the network has depthwise convolutions of its own.
+    """
     found = []
+    left_out = 0
     for node in graph.model.graph:
         if not _is_depthwise(node):
             continue
@@ -57,29 +63,33 @@ def pairs(graph: Graph) -> list[Pair] | None:
             or len(activation.outputs[0].uses()) != 1
             or any(_is_shared(other.inputs[position]) for other in (conv, node) for position in (1, 2))
         ):
-            return None
+            if node.name not in made:
+                return None
+            left_out += 1
+            continue
         found.append(Pair(conv, activation, node))
-    return found
+    has_own = any(pair.depthwise.name not in made for pair in found)
+    return found if has_own or not left_out else None
 
 
-def equalize(graph: Graph, ranges: Ranges) -> tuple[Graph, Ranges]:
-    """The float graph and its ranges with the channels of ``ranges.channels`` brought to one range.
+def equalize(graph: Graph, ranges: Ranges, made: Collection[str] = ()) -> Graph:
+    """The float graph with the channels of ``ranges.channels`` brought to one range, the tensor's.
 
+    ``made`` as for ``pairs``.
     The upper bound of a Clip is taken away with it: the range ends below it, and saturation does its work.
     """
     equalized = Graph(graph.copy(), graph.precision)
-    biases = dict(ranges.biases)
-    for pair in pairs(equalized) or []:
+    for pair in pairs(equalized, made) or []:
         highs = ranges.channels.get(str(pair.activation.outputs[0].name))
         if highs is None:
             continue
         factors = 1 / np.maximum(highs / highs.max(), _LEAST_SHARE)
         _scale(pair.conv, 1, factors)
-        biases[str(pair.conv.name)] = (biases[str(pair.conv.name)] * factors).astype(np.float32)
+        _scale(pair.conv, 2, factors)
         multiplier = shape_of(pair.depthwise.outputs[0])[1] // len(factors)
         _scale(pair.depthwise, 1, 1 / np.repeat(factors, multiplier))
         _without_ceiling(equalized.model.graph, pair.activation)
-    return equalized, replace(ranges, biases=biases)
+    return equalized
 
 
 def _is_depthwise(node: ir.Node) -> bool:

@@ -30,6 +30,9 @@ from edgecnn.quantize.rounding import weight_scales
 
 # Half of int32's range leaves room for the accumulated products on top of the bias.
 _BIAS_LIMIT = 2**30
+# A tensor that was 0 on all calibration images gets a range like others': requantising to a tiny scale
+# multiplies by 256 and more, at which XNNPACK ends the process.
+_LEAST_RANGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Quant:
     def covering(low: float, high: float) -> Quant:
         """The parameters whose 256 steps cover [low, high] and hold 0 exactly (arXiv:1712.05877, sec. 3)."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = float(np.float32(max((high - low) / 255, 1e-8)))
+        if high - low < _LEAST_RANGE:
+            high = low + 1.0
+        scale = float(np.float32((high - low) / 255))
         return Quant(scale, int(np.clip(round(-low / scale), 0, 255)))
 
     def enforces(self, low: float, high: float) -> bool:
@@ -61,7 +66,7 @@ def to_qdq(graph: Graph, ranges: Ranges) -> Graph:
     """
     model = graph.copy()
     quants = _assign(model, ranges)
-    _write(model, ranges, quants)
+    _write(model, quants)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses():
             del model.graph.initializers[name]
@@ -105,7 +110,7 @@ def _inserted(value: ir.Value) -> list[float]:
     return [float(bound) for array in arrays if array is not None for bound in (array.min(), array.max())]
 
 
-def _write(model: ir.Model, ranges: Ranges, quants: dict[str, Quant]) -> None:
+def _write(model: ir.Model, quants: dict[str, Quant]) -> None:
     graph = model.graph
     nodes = list(graph)
     dequantized: dict[str, ir.Value] = {}
@@ -115,7 +120,7 @@ def _write(model: ir.Model, ranges: Ranges, quants: dict[str, Quant]) -> None:
     for node in nodes:
         if node in absorbed:
             continue
-        _rewire(graph, node, dequantized, quants, ranges)
+        _rewire(graph, node, dequantized, quants)
         last = node
         if (activation := fusible_activation(node)) is not None:
             absorbed.add(activation)
@@ -145,7 +150,7 @@ def _drop_activation(graph: ir.Graph, node: ir.Node, activation: ir.Node) -> Non
 
 
 def _rewire(
-    graph: ir.Graph, node: ir.Node, dequantized: dict[str, ir.Value], quants: dict[str, Quant], ranges: Ranges
+    graph: ir.Graph, node: ir.Node, dequantized: dict[str, ir.Value], quants: dict[str, Quant]
 ) -> None:
     """Connect a node to dequantised inputs: activations, then weight and bias or constant operands."""
     x_quant = quants.get(str(node.inputs[0].name)) if node.inputs and node.inputs[0] is not None else None
@@ -164,7 +169,7 @@ def _rewire(
     if node.op_type in WEIGHTED:
         if x_quant is None:
             raise ConversionError(f"{node.op_type} (node '{node.name}') has a constant for its input")
-        _weight_and_bias(graph, node, x_quant, ranges)
+        _weight_and_bias(graph, node, x_quant)
 
 
 def _requantize(graph: ir.Graph, node: ir.Node, position: int, source: ir.Value, quant: Quant) -> ir.Value:
@@ -188,12 +193,12 @@ def _constant_operand(
     )
 
 
-def _weight_and_bias(graph: ir.Graph, node: ir.Node, x: Quant, ranges: Ranges) -> None:
+def _weight_and_bias(graph: ir.Graph, node: ir.Node, x: Quant) -> None:
     weight_value, bias_value = node.inputs[1], node.inputs[2]
     weight, bias = constant(weight_value), constant(bias_value)
     assert weight is not None
     assert bias is not None
-    bias = ranges.biases.get(str(node.name), bias).astype(np.float64)
+    bias = bias.astype(np.float64)
     scale = weight_scales(weight)
     # A channel of small weights and a large bias would need one beyond int32; a coarser scale loses nothing.
     scale = np.maximum(scale, np.abs(bias) / (np.float64(x.scale) * _BIAS_LIMIT)).astype(np.float32)

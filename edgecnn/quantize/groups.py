@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecnn.errors import ConversionError
-from edgecnn.graph.operators import FUSES_ACTIVATION, fusible_activation
+from edgecnn.graph.operators import FLOAT_ISLANDS, FUSES_ACTIVATION, census, fusible_activation
 from edgecnn.graph.rewrite import constant
 
 WEIGHTED = frozenset({"Conv", "Gemm"})
 # Output = selection or rearrangement of input values (AveragePool: TFLite's kernel does not rescale).
-SAME_SCALE = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Transpose", "Pad"})
+SAME_SCALE = frozenset({"MaxPool", "AveragePool", "Reshape", "Flatten", "Transpose", "Pad", "Slice"})
 ACTIVATIONS = frozenset({"Relu", "Clip"})
 # Operators whose result kernels give on a grid of their own: scale, zero point.
 FIXED_OUTPUT = {"Sigmoid": (1 / 256, 0), "Softmax": (1 / 256, 0), "Tanh": (1 / 128, 128)}
@@ -21,8 +21,9 @@ QUANTIZABLE = (
     FUSES_ACTIVATION
     | SAME_SCALE
     | ACTIVATIONS
+    | FLOAT_ISLANDS
     | set(FIXED_OUTPUT)
-    | {"Concat", "GlobalAveragePool", "HardSwish"}
+    | {"Concat", "GlobalAveragePool", "HardSwish", "LeakyRelu", "ReduceMean"}
 )
 
 
@@ -40,8 +41,14 @@ def scale_groups(model: ir.Model) -> Groups:
     """Partition a canonical float graph's activation tensors by shared quantisation parameters.
 
     Raises:
-        ConversionError: an operator without an int8 form, or one whose weight is computed.
+        ConversionError: operators without an int8 form, or one whose weight is computed.
     """
+    unknown = [(node.op_type, str(node.name)) for node in model.graph if node.op_type not in QUANTIZABLE]
+    if unknown:
+        raise ConversionError(
+            f"int8 has no form for {census(unknown)}",
+            hint=f"export with --precision fp32 or fp16; int8 knows: {', '.join(sorted(QUANTIZABLE))}",
+        )
     parent: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -56,12 +63,8 @@ def scale_groups(model: ir.Model) -> Groups:
 
     absorbed: set[str] = set()
     for node in model.graph:
-        if node.op_type not in QUANTIZABLE:
-            raise ConversionError(
-                f"{node.op_type} (node '{node.name}') has no int8 form in edgecnn",
-                hint=f"export with --precision fp32 or fp16; int8 knows: {', '.join(sorted(QUANTIZABLE))}",
-            )
-        if node.op_type in WEIGHTED and any(constant(value) is None for value in node.inputs[1:3]):
+        weights = node.inputs[1:] if node.op_type in WEIGHTED | {"BatchNormalization"} else ()
+        if any(constant(value) is None for value in weights):
             raise ConversionError(
                 f"{node.op_type} (node '{node.name}') computes its weight; int8 needs a constant"
             )
@@ -82,9 +85,9 @@ def scale_groups(model: ir.Model) -> Groups:
                 [value for value in node.inputs if value is not None and find(str(value.name)) not in fixed],
             )
 
-    members: dict[str, tuple[ir.Value, ...]] = {}
+    members: dict[str, list[ir.Value]] = {}
     for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
         name = str(value.name)
         if name not in absorbed:
-            members[find(name)] = (*members.get(find(name), ()), value)
-    return Groups(members, fixed)
+            members.setdefault(find(name), []).append(value)
+    return Groups({name: tuple(values) for name, values in members.items()}, fixed)

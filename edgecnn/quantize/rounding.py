@@ -18,6 +18,7 @@ from edgecnn.graph.rewrite import constant
 
 _LARGEST = 127
 _SMALLEST = 2.0**-16
+_AT_ONCE = 2**22
 
 
 def round_weights(graph: Graph) -> Graph:
@@ -68,6 +69,13 @@ def keep_sums(exact: np.ndarray) -> np.ndarray:
     Only the weights that were nearest to the other integer move; those of the largest magnitude, which
     define the scale, stay.
     """
+    # A few rows at a time: the first dense layer of a VGG has 100 million weights.
+    rows = max(_AT_ONCE // max(exact.shape[1], 1), 1)
+    parts = [_keep_sums(exact[start : start + rows]) for start in range(0, len(exact), rows)]
+    return np.concatenate(parts) if parts else exact
+
+
+def _keep_sums(exact: np.ndarray) -> np.ndarray:
     stored: np.ndarray = np.rint(exact)
     error = exact - stored
     surplus = np.rint(error.sum(axis=1))
@@ -79,7 +87,9 @@ def keep_sums(exact: np.ndarray) -> np.ndarray:
     gain[(np.abs(stored[wrong]) >= _LARGEST) | (gain <= 0)] = -np.inf
     # The weights to move are those that gain most; of equal ones, the first.
     count = np.abs(surplus[wrong]).astype(int)
-    least = -np.sort(-gain, axis=1)[np.arange(len(wrong)), count - 1, None]
+    most = count.max()
+    highest = -np.sort(np.partition(-gain, most - 1, axis=1)[:, :most], axis=1)
+    least = highest[np.arange(len(wrong)), count - 1, None]
     certain, tied = gain > least, gain == least
     left = count[:, None] - certain.sum(axis=1, keepdims=True)
     moves = (certain | (tied & (np.cumsum(tied, axis=1) <= left))) & np.isfinite(gain)

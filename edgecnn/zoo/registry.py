@@ -1,15 +1,24 @@
-"""The architectures as rows, and the four questions asked of them: list, resolve, make a spec, build."""
+"""The architectures as rows, and the four questions asked of them: list, resolve, make a spec, build.
+
+A family is a module of ``edgecnn.zoo.families`` with ``build(spec)`` and, beside it, a TOML file with its
+rows: the fields of :class:`Entry`, and below ``weights`` what :func:`_weights` reads. Top-level keys hold for
+all of its ``[[model]]`` tables, which may say otherwise.
+"""
 
 from __future__ import annotations
 
 import importlib
 import math
+import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgecnn.errors import ConfigError
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.target import did_you_mean
+from edgecnn.zoo.published import PackagePlace, PublishedFile, PublishedWeights, UrlPlace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +26,8 @@ if TYPE_CHECKING:
 MIN_WIDTH = 0.01
 MAX_WIDTH = 4.0
 MAX_RESOLUTION = 4096
+MAX_CLASSES = 100_000
+MAX_IN_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,13 @@ class Entry:
     aliases: tuple[str, ...]
     """Other names that :func:`resolve` accepts."""
     family: str
-    """The module of ``edgecnn.zoo`` whose ``build`` makes it."""
+    """The module of ``edgecnn.zoo.families`` whose ``build`` makes it."""
     resolution: int
     """Default height and width of the input, in pixels."""
     min_resolution: int
     """Least height and width the network can take, in pixels."""
-    max_resolution: int
-    """Greatest height and width accepted, in pixels."""
-    resolution_reason: str
-    """Why the least resolution is what it is, for the error that refuses a smaller one."""
+    min_resolution_reason: str
+    """Why it is not less, for the error that refuses a smaller one."""
     classes: int
     """Default number of outputs."""
     in_channels: int
@@ -49,112 +58,17 @@ class Entry:
     """Learned parameters of the default network (batch norm's running statistics are none)."""
     macs: int
     """Multiply-accumulates of the default network's convolutions and dense layers, for one input."""
-
-
-_IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-_HALF = Preprocess(resize=256, crop=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-_MNIST = Preprocess(resize=32, crop=32, mean=(0.1307,), std=(0.3081,))
-
-_STRIDE_32 = "its five halvings leave less than one pixel of a smaller input"
-_DENSE_32 = "its dense layers are fixed to the 5x5 maps that a 32x32 input leaves"
-
-_ENTRIES = (
-    Entry(
-        name="lenet5",
-        aliases=("lenet",),
-        family="lenet",
-        resolution=32,
-        min_resolution=32,
-        max_resolution=32,
-        resolution_reason=_DENSE_32,
-        classes=10,
-        in_channels=1,
-        preprocess=_MNIST,
-        paper="LeCun et al. 1998, doi:10.1109/5.726791",
-        params=61_706,
-        macs=416_520,
-    ),
-    Entry(
-        name="mobilenet_v1",
-        aliases=(),
-        family="mobilenet_v1",
-        resolution=224,
-        min_resolution=32,
-        max_resolution=MAX_RESOLUTION,
-        resolution_reason=_STRIDE_32,
-        classes=1000,
-        in_channels=3,
-        preprocess=_HALF,
-        paper="Howard et al. 2017, arXiv:1704.04861",
-        params=4_231_976,
-        macs=568_740_352,
-    ),
-    Entry(
-        name="mobilenet_v2",
-        aliases=("mobilenet",),
-        family="mobilenet_v2",
-        resolution=224,
-        min_resolution=32,
-        max_resolution=MAX_RESOLUTION,
-        resolution_reason=_STRIDE_32,
-        classes=1000,
-        in_channels=3,
-        preprocess=_IMAGENET,
-        paper="Sandler et al. 2018, arXiv:1801.04381",
-        params=3_504_872,
-        macs=300_774_272,
-    ),
-    Entry(
-        name="resnet18",
-        aliases=(),
-        family="resnet",
-        resolution=224,
-        min_resolution=32,
-        max_resolution=MAX_RESOLUTION,
-        resolution_reason=_STRIDE_32,
-        classes=1000,
-        in_channels=3,
-        preprocess=_IMAGENET,
-        paper="He et al. 2015, arXiv:1512.03385",
-        params=11_689_512,
-        macs=1_814_073_344,
-    ),
-    Entry(
-        name="resnet34",
-        aliases=(),
-        family="resnet",
-        resolution=224,
-        min_resolution=32,
-        max_resolution=MAX_RESOLUTION,
-        resolution_reason=_STRIDE_32,
-        classes=1000,
-        in_channels=3,
-        preprocess=_IMAGENET,
-        paper="He et al. 2015, arXiv:1512.03385",
-        params=21_797_672,
-        macs=3_663_761_408,
-    ),
-    Entry(
-        name="resnet50",
-        aliases=(),
-        family="resnet",
-        resolution=224,
-        min_resolution=32,
-        max_resolution=MAX_RESOLUTION,
-        resolution_reason=_STRIDE_32,
-        classes=1000,
-        in_channels=3,
-        preprocess=_IMAGENET,
-        paper="He et al. 2015, arXiv:1512.03385",
-        params=25_557_032,
-        macs=4_089_184_256,
-    ),
-)
+    top1_percent: float | None
+    """Published top-1 accuracy in percent, where there is one."""
+    top1_source: str | None
+    """Who published it, and on what."""
+    weights: PublishedWeights | None
+    """What ``--weights imagenet`` means for the network at width 1.0."""
 
 
 def list_models() -> list[Entry]:
-    """All architectures, by name."""
-    return list(_ENTRIES)
+    """All architectures, by family and size."""
+    return list(_entries().values())
 
 
 def resolve(name: str) -> Entry:
@@ -163,33 +77,54 @@ def resolve(name: str) -> Entry:
     Raises:
         ConfigError: no such model; the hint lists the nearest names.
     """
-    by_name = {known: entry for entry in _ENTRIES for known in (entry.name, *entry.aliases)}
+    by_name = {known: entry for entry in list_models() for known in (entry.name, *entry.aliases)}
     if name not in by_name:
         raise ConfigError(f"unknown model '{name}'", hint=did_you_mean(name.lower(), list(by_name)))
     return by_name[name]
 
 
-def make_spec(name: str, width: float | None = None, resolution: int | None = None) -> ModelSpec:
+def make_spec(
+    name: str,
+    width: float | None = None,
+    resolution: int | None = None,
+    classes: int | None = None,
+    in_channels: int | None = None,
+) -> ModelSpec:
     """A variant of the named model; what is left out is the architecture's default.
 
     Args:
         name: canonical name or alias.
         width: multiplier on the channel counts, from 0.01 to 4.
         resolution: height and width of the input, in pixels.
+        classes: number of outputs.
+        in_channels: channels of the input.
 
     Raises:
-        ConfigError: an unknown model, or a width or resolution that it cannot have.
+        ConfigError: an unknown model, or a variant that it cannot have.
     """
     entry = resolve(name)
     spec = ModelSpec(
         name=entry.name,
         width=1.0 if width is None else float(width),
         resolution=entry.resolution if resolution is None else resolution,
-        classes=entry.classes,
-        in_channels=entry.in_channels,
+        classes=entry.classes if classes is None else classes,
+        in_channels=entry.in_channels if in_channels is None else in_channels,
     )
     _check(spec, entry)
     return spec
+
+
+def variant(spec: ModelSpec) -> str:
+    """The name in file names, such as ``mobilenet_v2-1.0-224``; classes and channels where they are changed.
+
+    Raises:
+        ConfigError: no such model.
+    """
+    entry = resolve(spec.name)
+    width = f"{spec.width:g}" if spec.width % 1 else f"{spec.width:.1f}"
+    classes = f"-{spec.classes}classes" if spec.classes != entry.classes else ""
+    channels = f"-{spec.in_channels}channels" if spec.in_channels != entry.in_channels else ""
+    return f"{spec.name}-{width}-{spec.resolution}{classes}{channels}"
 
 
 def build(spec: ModelSpec, seed: int = 0) -> nn.Module:
@@ -204,7 +139,7 @@ def build(spec: ModelSpec, seed: int = 0) -> nn.Module:
     entry = resolve(spec.name)
     _check(spec, entry)
     torch = importlib.import_module("torch")
-    family = importlib.import_module(f"edgecnn.zoo.{entry.family}")
+    family = importlib.import_module(f"edgecnn.zoo.families.{entry.family}")
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that seeds every accelerator too, and fork_rng restores only the CPU here.
         torch.random.default_generator.manual_seed(seed)
@@ -218,15 +153,72 @@ def _check(spec: ModelSpec, entry: Entry) -> None:
             f"{entry.name} cannot have width {spec.width:g}",
             hint=f"a width is from {MIN_WIDTH:g} to {MAX_WIDTH:g}; 1.0 is the paper's network",
         )
-    if isinstance(spec.resolution, int) and entry.min_resolution <= spec.resolution <= entry.max_resolution:
+    for count, what, most in (
+        (spec.classes, "classes", MAX_CLASSES),
+        (spec.in_channels, "input channels", MAX_IN_CHANNELS),
+    ):
+        if not (isinstance(count, int) and 1 <= count <= most):
+            raise ConfigError(f"{entry.name} cannot have {count} {what}", hint=f"from 1 to {most}")
+    if isinstance(spec.resolution, int) and entry.min_resolution <= spec.resolution <= MAX_RESOLUTION:
         return
-    if entry.min_resolution == entry.max_resolution:
-        raise ConfigError(
-            f"{entry.name} cannot have resolution {spec.resolution}: {entry.resolution_reason}",
-            hint=f"leave the resolution out, or make it {entry.resolution}",
-        )
-    reason = f": {entry.resolution_reason}" if spec.resolution < entry.min_resolution else ""
+    reason = f": {entry.min_resolution_reason}" if spec.resolution < entry.min_resolution else ""
     raise ConfigError(
         f"{entry.name} cannot have resolution {spec.resolution}{reason}",
-        hint=f"from {entry.min_resolution} to {entry.max_resolution}; the default is {entry.resolution}",
+        hint=f"from {entry.min_resolution} to {MAX_RESOLUTION}; the default is {entry.resolution}",
+    )
+
+
+@cache
+def _entries() -> dict[str, Entry]:
+    folder = Path(__file__).parent / "families"
+    return {entry.name: entry for path in sorted(folder.glob("*.toml")) for entry in _family(path)}
+
+
+def _family(path: Path) -> list[Entry]:
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    models = rows.pop("model")
+    return [_entry(path.stem, rows | model) for model in models]
+
+
+def _entry(family: str, row: dict[str, Any]) -> Entry:
+    recipe = _preprocess(row.pop("preprocess"), row["resolution"])
+    weights = row.pop("weights", None)
+    return Entry(
+        family=family,
+        aliases=tuple(row.pop("aliases", ())),
+        classes=row.pop("classes", 1000),
+        in_channels=row.pop("in_channels", 3),
+        top1_percent=row.pop("top1_percent", None),
+        top1_source=row.pop("top1_source", None),
+        preprocess=recipe,
+        weights=None if weights is None else _weights(weights, recipe, row["resolution"]),
+        **row,
+    )
+
+
+def _preprocess(row: dict[str, Any], resolution: int) -> Preprocess:
+    return Preprocess(
+        resize=row["resize"],
+        crop=(resolution, resolution),
+        mean=tuple(row["mean"]),
+        std=tuple(row["std"]),
+        interpolation=row.get("interpolation", "bilinear"),
+    )
+
+
+def _weights(row: dict[str, Any], recipe: Preprocess, resolution: int) -> PublishedWeights:
+    places: list[PackagePlace | UrlPlace] = []
+    if "package" in row:
+        package = row["package"]
+        places.append(PackagePlace(package["name"], package["version"], package["member"]))
+    if "url" in row:
+        places.append(UrlPlace(row["url"]))
+    return PublishedWeights(
+        file=PublishedFile(row["file"], row["sha256"], row.get("size_bytes"), tuple(places)),
+        description=row["description"],
+        preprocess=_preprocess(row["preprocess"], resolution) if "preprocess" in row else recipe,
+        labels=row["labels"],
+        licence=row["licence"],
+        ignore=tuple(row.get("ignore", ())),
+        rename=tuple(row["rename"]) if "rename" in row else None,
     )

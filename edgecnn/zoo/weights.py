@@ -12,11 +12,12 @@ from edgecnn.errors import ConfigError
 from edgecnn.progress import Progress, silent
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.target import did_you_mean
-from edgecnn.zoo.checkpoint import Checkpoint, load_into, read_checkpoint
+from edgecnn.zoo.checkpoint import Checkpoint, adapted, load_into, read_checkpoint
 from edgecnn.zoo.fetch import fetch
 from edgecnn.zoo.labels import read_labels
-from edgecnn.zoo.published import PUBLISHED, PublishedWeights
-from edgecnn.zoo.registry import resolve
+from edgecnn.zoo.published import PublishedWeights
+from edgecnn.zoo.registry import Entry, list_models, resolve, variant
+from edgecnn.zoo.settle import settle_batch_norm
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -25,8 +26,9 @@ _SUFFIXES = (".pth", ".pt", ".safetensors")
 class LoadedWeights:
     """What a model was loaded with."""
 
-    kind: Literal["imagenet", "random", "file"]
-    """``imagenet`` for published weights, ``random`` for none, ``file`` for the user's own."""
+    kind: Literal["imagenet", "random", "file", "own"]
+    """``imagenet`` for published weights, ``random`` for none, ``file`` for a checkpoint of the user's,
+    ``own`` for those that a model file came with."""
     description: str
     """One line for people."""
     sha256: str | None
@@ -34,7 +36,7 @@ class LoadedWeights:
     file_name: str | None
     """Name of the checkpoint file; None for random weights."""
     preprocess: Preprocess
-    """Input preparation at the spec's resolution: the weights' own, or the architecture's default."""
+    """Input preparation at the network's resolution: the weights' own, or the best known default."""
     labels: tuple[str, ...] | None
     """Names of the outputs, where they are known."""
     trained_resolution: int | None
@@ -58,49 +60,59 @@ def load_weights(
     Args:
         spec: what the model is.
         model: changed only if everything fits.
-        source: ``imagenet``, ``random`` (the model stays as it was built), or the path of a .pth, .pt or
-            .safetensors file.
+        source: ``imagenet``, ``random`` (as it was built, with batch norm settled), or the path of a .pth,
+            .pt or .safetensors file.
         progress: told of a fetch under way.
 
     Raises:
         ConfigError: a variant without published weights, or a source that is neither a name nor a file.
         WeightsError: weights that cannot be fetched, read safely, or fitted to the model.
     """
+    entry = resolve(spec.name)
+    default = entry.preprocess.fitted(*spec.input_shape[1:])
     if source == "random":
-        return LoadedWeights(
-            kind="random",
-            description="random weights, untrained",
-            sha256=None,
-            file_name=None,
-            preprocess=resolve(spec.name).preprocess.at(spec.resolution),
-            labels=None,
-            trained_resolution=None,
-            top1_percent=None,
-            licence=None,
-        )
+        settle_batch_norm(model, default)
+        return random_weights(default)
     if source == "imagenet":
-        published = _published_for(spec)
+        published = _published_for(spec, entry)
         checkpoint = read_checkpoint(fetch(published.file, progress))
-        load_into(model, spec, checkpoint)
-        return _loaded("imagenet", spec, published, checkpoint)
+        load_into(model, variant(spec), adapted(checkpoint, published.ignore, published.rename))
+        return _loaded("imagenet", spec, entry, published, checkpoint)
+    checkpoint = read_weights_file(source)
+    for known in list_models():
+        # The user's copy of a published file, known by its bytes whatever it is called.
+        if known.weights is not None and checkpoint.sha256.startswith(known.weights.file.sha256):
+            checkpoint = adapted(checkpoint, known.weights.ignore, known.weights.rename)
+            load_into(model, variant(spec), checkpoint)
+            return _loaded("file", spec, known, known.weights, checkpoint)
+    load_into(model, variant(spec), checkpoint)
+    return weights_of_file(checkpoint, default)
+
+
+def read_weights_file(source: str) -> Checkpoint:
+    """The checkpoint that ``--weights FILE`` names.
+
+    Raises:
+        ConfigError: it looks like no file and is none.
+        WeightsError: it cannot be read safely.
+    """
     path = Path(source)
     if path.suffix not in _SUFFIXES and not path.exists():
         raise ConfigError(
             f"unknown weights '{source}'",
             hint=f"{did_you_mean(source, ['imagenet', 'random'])}, or pass a {', '.join(_SUFFIXES)} file",
         )
-    checkpoint = read_checkpoint(path)
-    load_into(model, spec, checkpoint)
-    for published in PUBLISHED:
-        # The user's copy of a published file, known by its bytes whatever it is called.
-        if published.file.sha256 == checkpoint.sha256:
-            return _loaded("file", spec, published, checkpoint)
+    return read_checkpoint(path)
+
+
+def random_weights(preprocess: Preprocess) -> LoadedWeights:
+    """The record of weights that nobody trained."""
     return LoadedWeights(
-        kind="file",
-        description=f"weights of {checkpoint.name}",
-        sha256=checkpoint.sha256,
-        file_name=checkpoint.name,
-        preprocess=resolve(spec.name).preprocess.at(spec.resolution),
+        kind="random",
+        description="random weights, untrained",
+        sha256=None,
+        file_name=None,
+        preprocess=preprocess,
         labels=None,
         trained_resolution=None,
         top1_percent=None,
@@ -108,34 +120,49 @@ def load_weights(
     )
 
 
-def _published_for(spec: ModelSpec) -> PublishedWeights:
-    for published in PUBLISHED:
-        trained = published.spec
-        if (trained.name, trained.width, trained.classes, trained.in_channels) == (
-            spec.name,
-            spec.width,
-            spec.classes,
-            spec.in_channels,
-        ):
-            return published
-    known = ", ".join(f"{published.spec.name} at width {published.spec.width:g}" for published in PUBLISHED)
+def weights_of_file(checkpoint: Checkpoint, preprocess: Preprocess) -> LoadedWeights:
+    """The record of a checkpoint that is nobody's published one."""
+    return LoadedWeights(
+        kind="file",
+        description=f"weights of {checkpoint.name}",
+        sha256=checkpoint.sha256,
+        file_name=checkpoint.name,
+        preprocess=preprocess,
+        labels=None,
+        trained_resolution=None,
+        top1_percent=None,
+        licence=None,
+    )
+
+
+def _published_for(spec: ModelSpec, entry: Entry) -> PublishedWeights:
+    own = (entry.classes, entry.in_channels, 1.0)
+    if entry.weights is not None and (spec.classes, spec.in_channels, spec.width) == own:
+        return entry.weights
+    reason = f"only for {entry.name} at width 1 with {entry.classes} classes and {entry.in_channels} channels"
+    if entry.weights is None:
+        reason = "only for the networks that `edgecnn zoo` marks so"
     raise ConfigError(
-        f"there are no published ImageNet weights for {spec.variant}, only for {known}",
+        f"there are no published ImageNet weights for {variant(spec)}, {reason}",
         hint="pass --weights random (fine for latency), or --weights FILE with your own",
     )
 
 
 def _loaded(
-    kind: Literal["imagenet", "file"], spec: ModelSpec, published: PublishedWeights, checkpoint: Checkpoint
+    kind: Literal["imagenet", "file"],
+    spec: ModelSpec,
+    entry: Entry,
+    published: PublishedWeights,
+    checkpoint: Checkpoint,
 ) -> LoadedWeights:
     return LoadedWeights(
         kind=kind,
         description=published.description,
         sha256=checkpoint.sha256,
         file_name=checkpoint.name,
-        preprocess=published.preprocess.at(spec.resolution),
+        preprocess=published.preprocess.fitted(*spec.input_shape[1:]),
         labels=read_labels(published.labels),
-        trained_resolution=published.spec.resolution,
-        top1_percent=published.top1_percent,
+        trained_resolution=entry.resolution,
+        top1_percent=entry.top1_percent,
         licence=published.licence,
     )

@@ -22,13 +22,15 @@ from edgecnn.data.sets import calibration_images, shipped_photos_dir, verificati
 from edgecnn.errors import DataError, WeightsError
 from edgecnn.spec import Preprocess
 from edgecnn.versions import version_of
+from edgecnn.zoo import resolve
 from edgecnn.zoo.fetch import fetch
-from edgecnn.zoo.published import PUBLISHED
 
 RECIPES = [
-    Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    Preprocess(resize=37, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic"),
-    Preprocess(resize=32, crop=32, mean=(0.1307,), std=(0.3081,)),
+    Preprocess(resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    Preprocess(resize=37, crop=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic"),
+    Preprocess(resize=32, crop=(32, 32), mean=(0.1307,), std=(0.3081,)),
+    Preprocess(resize=37, crop=(32, 57), mean=(0.5,) * 3, std=(0.5,) * 3),
+    Preprocess(resize=32, crop=(64, 32), mean=(0.1, 0.2, 0.3, 0.4, 0.5), std=(0.5,) * 5),
 ]
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I;16", "I", "F", "PA")
 RUNTIMES = {"tflite": "ai-edge-litert", "onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -156,7 +158,9 @@ def test_a_bundle_that_is_incomplete_is_one_line(lenet: Path, tmp_path: Path) ->
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """MobileNetV2 with its ImageNet weights, for each runtime."""
     try:
-        fetch(PUBLISHED[0].file)
+        weights = resolve("mobilenet_v2").weights
+        assert weights is not None
+        fetch(weights.file)
     except WeightsError as error:
         pytest.skip(f"no ImageNet weights: {error}")
     output = tmp_path_factory.mktemp("mobilenet")

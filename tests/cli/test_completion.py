@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+MOBILENETS = ["mobilenet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
+
 
 def asked(shell: str, words: list[str]) -> dict[str, str]:
     """What the shell's script passes on when tab is pressed after the last word."""
@@ -31,12 +33,12 @@ def offered(shell: str, out: str) -> list[str]:
     ("words", "expected"),
     [
         (["edgecnn", "ex"], ["export"]),
-        (["edgecnn", "export", "mob"], ["mobilenet", "mobilenet_v1", "mobilenet_v2"]),
+        (["edgecnn", "export", "mob"], MOBILENETS),
         (["edgecnn", "export", "lenet5", "--target", "tf"], ["tflite"]),
         (["edgecnn", "export", "lenet5", "--precision", "fp"], ["fp32", "fp16"]),
         (["edgecnn", "export", "lenet5", "--weights", "ran"], ["random"]),
         (["edgecnn", "export", "lenet5", "--forc"], ["--force"]),
-        (["edgecnn", "bench", "resnet1"], ["resnet18"]),
+        (["edgecnn", "bench", "resnet18"], ["resnet18"]),
         (["edgecnn", "bench", "lenet5", "--target", "open"], ["openvino"]),
     ],
 )
@@ -69,7 +71,7 @@ def test_in_bash() -> None:
         pytest.skip(f"no edgecnn command beside {sys.executable}")
     session = (
         'set -e; eval "$(_EDGECNN_COMPLETE=bash_source edgecnn)"; complete -p edgecnn >/dev/null; '
-        "COMP_WORDS=(edgecnn export mobilenet_); COMP_CWORD=2; "
+        "COMP_WORDS=(edgecnn export mobilenet_v3); COMP_CWORD=2; "
         '_edgecnn_completion edgecnn; echo "${COMPREPLY[@]}"'
     )
     path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
@@ -78,4 +80,4 @@ def test_in_bash() -> None:
     )
     if "older than 4.4" in ended.stderr:
         pytest.skip("this bash is older than 4.4")
-    assert ended.stdout.split() == ["mobilenet_v1", "mobilenet_v2"], ended.stderr
+    assert ended.stdout.split() == MOBILENETS[-2:], ended.stderr

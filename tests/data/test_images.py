@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgecnn.data.images import MAX_PIXELS, list_images, open_image
-from edgecnn.errors import ConfigError, DataError
+from edgecnn.errors import DataError
 
 
 def _photo(size: tuple[int, int] = (40, 30), seed: int = 0) -> Image.Image:
@@ -171,13 +171,6 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.jpg", tmp_path):
         with pytest.raises(DataError, match="does not exist or is not a file"):
             open_image(path, channels=3)
-
-
-def test_channels_are_1_or_3(tmp_path: Path) -> None:
-    """Anything else is a mistake of the caller."""
-    _photo().save(tmp_path / "photo.png")
-    with pytest.raises(ConfigError, match="not 4"):
-        open_image(tmp_path / "photo.png", channels=4)
 
 
 # --- modes ------------------------------------------------------------------------------------------------

@@ -32,11 +32,12 @@ def _as_torchvision(image: Image.Image, recipe: Preprocess) -> np.ndarray:
         kernel = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
         image = image.resize((new_w, new_h), kernel[recipe.interpolation])
     image_width, image_height = image.size
-    crop_top = int(round((image_height - recipe.crop) / 2.0))  # noqa: RUF046
-    crop_left = int(round((image_width - recipe.crop) / 2.0))  # noqa: RUF046
-    image = image.crop((crop_left, crop_top, crop_left + recipe.crop, crop_top + recipe.crop))
+    height, width = recipe.crop
+    crop_top = int(round((image_height - height) / 2.0))  # noqa: RUF046
+    crop_left = int(round((image_width - width) / 2.0))  # noqa: RUF046
+    image = image.crop((crop_left, crop_top, crop_left + width, crop_top + height))
     pixels = np.atleast_3d(np.asarray(image))
-    tensor = np.empty((1, len(recipe.mean), recipe.crop, recipe.crop), dtype=np.float64)
+    tensor = np.empty((1, len(recipe.mean), height, width), dtype=np.float64)
     for channel, (mean, std) in enumerate(zip(recipe.mean, recipe.std, strict=True)):
         tensor[0, channel] = (pixels[:, :, channel] / 255.0 - mean) / std
     return tensor
@@ -49,7 +50,7 @@ def _as_torchvision(image: Image.Image, recipe: Preprocess) -> np.ndarray:
 )
 def test_equals_torchvision(size: tuple[int, int], interpolation: str, resize: int, crop: int) -> None:
     """Odd sizes, both orientations, up- and downscaling, crops that leave an odd margin."""
-    recipe = Preprocess(resize=resize, crop=crop, mean=MEAN, std=STD, interpolation=interpolation)
+    recipe = Preprocess(resize=resize, crop=(crop, crop), mean=MEAN, std=STD, interpolation=interpolation)
     x = preprocess(_photo(size), recipe)
     assert x.shape == (1, 3, crop, crop)
     assert x.dtype == np.float32
@@ -61,13 +62,13 @@ def test_offsets_round_half_to_even() -> None:
     """Margins of 1, 3, 5 and 7 start at 0, 2, 2 and 4, as Python's round has it."""
     columns = Image.fromarray(np.tile(np.arange(40, dtype=np.uint8), (40, 1)))
     for margin, offset in ((1, 0), (3, 2), (5, 2), (7, 4)):
-        recipe = Preprocess(resize=40, crop=40 - margin, mean=(0.0,), std=(1.0,))
+        recipe = Preprocess(resize=40, crop=(40 - margin, 40 - margin), mean=(0.0,), std=(1.0,))
         assert round(float(preprocess(columns, recipe)[0, 0, 0, 0]) * 255) == offset
 
 
 def test_grey() -> None:
     """One channel in, one channel out."""
-    recipe = Preprocess(resize=32, crop=28, mean=(0.1307,), std=(0.3081,))
+    recipe = Preprocess(resize=32, crop=(28, 28), mean=(0.1307,), std=(0.3081,))
     grey = _photo((45, 61), "L")
     x = preprocess(grey, recipe)
     assert x.shape == (1, 1, 28, 28)
@@ -77,7 +78,7 @@ def test_grey() -> None:
 def test_antialiased() -> None:
     """A fine chessboard becomes flat grey when it is shrunk, not a pattern."""
     board = Image.fromarray((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8))
-    x = preprocess(board, Preprocess(resize=64, crop=32, mean=(0.0,), std=(1.0,)))
+    x = preprocess(board, Preprocess(resize=64, crop=(32, 32), mean=(0.0,), std=(1.0,)))
     assert np.abs(x - 0.5).max() < 0.01
 
 
@@ -85,10 +86,10 @@ def test_refuses_recipes_that_do_not_fit() -> None:
     """Never guessed: interpolation, crop and channels."""
     photo = _photo((40, 40))
     for recipe, words in (
-        (Preprocess(32, 28, MEAN, STD, "nearest"), "unknown interpolation 'nearest'"),
-        (Preprocess(28, 32, MEAN, STD), "does not fit into 28"),
-        (Preprocess(32, 28, (0.5,), (0.5,)), "mode RGB does not fit 1 means"),
-        (Preprocess(32, 28, MEAN, (1.0,)), "3 means, 1 deviations"),
+        (Preprocess(32, (28, 28), MEAN, STD, "nearest"), "unknown interpolation 'nearest'"),
+        (Preprocess(28, (32, 32), MEAN, STD), "does not fit into 28"),
+        (Preprocess(32, (28, 28), (0.5,), (0.5,)), "mode RGB does not fit 1 means"),
+        (Preprocess(32, (28, 28), MEAN, (1.0,)), "3 means, 1 deviations"),
     ):
         with pytest.raises(ConfigError, match=words):
             preprocess(photo, recipe)
@@ -97,12 +98,12 @@ def test_refuses_recipes_that_do_not_fit() -> None:
 def test_refuses_what_would_grow_to_gigabytes() -> None:
     """One pixel by 60 000 would be resized to 256 by 15 million."""
     with pytest.raises(DataError, match="too narrow"):
-        preprocess(Image.new("RGB", (1, 60_000)), Preprocess(256, 224, MEAN, STD))
+        preprocess(Image.new("RGB", (1, 60_000)), Preprocess(256, (224, 224), MEAN, STD))
 
 
 # --- streams ----------------------------------------------------------------------------------------------
 
-RECIPE = Preprocess(resize=36, crop=32, mean=MEAN, std=STD)
+RECIPE = Preprocess(resize=36, crop=(32, 32), mean=MEAN, std=STD)
 
 
 def _write_photos(folder: Path, count: int) -> tuple[Path, ...]:
@@ -123,7 +124,7 @@ def test_stream_can_be_iterated_again(tmp_path: Path) -> None:
 
 def test_stream_follows_the_recipe_to_grey(tmp_path: Path) -> None:
     """The number of channels is that of the means."""
-    stream = ImageStream(_write_photos(tmp_path, 1), Preprocess(36, 32, (0.5,), (0.5,)))
+    stream = ImageStream(_write_photos(tmp_path, 1), Preprocess(36, (32, 32), (0.5,), (0.5,)))
     assert next(iter(stream)).shape == (1, 1, 32, 32)
 
 
@@ -142,7 +143,7 @@ def test_stream_is_lazy_and_names_the_file(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """The peak of 200 images is that of 20."""
-    recipe = Preprocess(resize=256, crop=224, mean=MEAN, std=STD)
+    recipe = Preprocess(resize=256, crop=(224, 224), mean=MEAN, std=STD)
     paths = _write_photos(tmp_path, 200)
 
     def peak_bytes(count: int) -> int:

@@ -12,7 +12,6 @@ from onnx.parser import parse_model
 from onnx.reference import ReferenceEvaluator
 
 from edgecnn.errors import ConversionError
-from edgecnn.graph.cost import LayerCost, layer_costs
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.half import to_fp16
 from edgecnn.graph.operators import operators
@@ -116,22 +115,6 @@ def test_every_layer_has_a_bias_and_gemm_one_form() -> None:
         if node.op_type == "Gemm":
             assert node.attributes.get_int("transB", 0) == 1
             assert node.attributes.get_float("alpha", 1.0) == node.attributes.get_float("beta", 1.0) == 1.0
-
-
-def test_cost_by_hand() -> None:
-    costs = {cost.name: cost for cost in layer_costs(graph())}
-    # 6 x 4 x 4 outputs, each from 2 input channels of a group and a 3 x 3 kernel.
-    assert costs["features.0/Conv"] == LayerCost(
-        "features.0/Conv", "Conv", macs=96 * 2 * 9, params=6 * 2 * 9 + 6, output_shape=(1, 6, 4, 4)
-    )
-    assert costs["same"] == LayerCost(
-        "same", "Conv", macs=96 * 6, params=6 * 6 + 6, output_shape=(1, 6, 4, 4)
-    )
-    gemm = list(costs.values())[-1]
-    assert (gemm.op_type, gemm.macs, gemm.params, gemm.output_shape) == ("Gemm", 30, 35, (1, 5))
-    assert all(
-        cost.macs == cost.params == 0 for cost in costs.values() if cost.op_type not in ("Conv", "Gemm")
-    )
 
 
 def test_operators_carry_their_activation() -> None:

@@ -12,10 +12,13 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgecnn.errors import ConversionError
+
 # Runtimes map the file and hand weight pointers to SIMD kernels.
 _ALIGNMENT = 16
 _SCHEMA_VERSION = 3
 _FILE_IDENTIFIER = b"TFL3"
+_MAX_BYTES = 2**31 - 2**20
 
 _TYPES = {
     "float32": schema.TensorType.FLOAT32,
@@ -91,11 +94,11 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     def Pack(self, builder: flatbuffers.Builder) -> int:
         data = None
         if self.data is not None:
-            raw = self.data.tobytes()
+            raw = np.ascontiguousarray(self.data).reshape(-1).view(np.uint8).data
             builder.StartVector(1, len(raw), _ALIGNMENT)
             start = builder.Head() - len(raw)
             builder.head = start
-            builder.Bytes[start : start + len(raw)] = raw
+            memoryview(builder.Bytes)[start : start + len(raw)] = raw
             data = builder.EndVector()
         schema.BufferStart(builder)
         if data is not None:
@@ -103,8 +106,18 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
         return int(schema.BufferEnd(builder))
 
 
-def serialize(model: Model, name: str) -> bytes:
-    """The bytes of a ``.tflite`` file. Equal models give equal bytes."""
+def serialize(model: Model, name: str) -> memoryview:
+    """The bytes of a ``.tflite`` file. Equal models give equal bytes.
+
+    Raises:
+        ConversionError: more than the 2 GB that the format's offsets reach.
+    """
+    weight_bytes = sum(tensor.data.nbytes + 64 for tensor in model.tensors if tensor.data is not None)
+    if weight_bytes > _MAX_BYTES:
+        raise ConversionError(
+            f"{name} has {weight_bytes / 1e9:.2f} GB of weights; a TFLite file ends at 2.15 GB",
+            hint="use --precision int8 or a smaller --width",
+        )
     codes = sorted({(op.code, _version(model, op)) for op in model.operations})
     buffers = [_AlignedBuffer()]  # buffer 0 is the empty one, for every tensor that is computed
     tensors = []
@@ -132,10 +145,9 @@ def serialize(model: Model, name: str) -> bytes:
     packed_model.subgraphs, packed_model.buffers = [subgraph], buffers
     packed_model.operatorCodes = [_operator_code(code, version) for code, version in codes]
     packed_model.signatureDefs = [_signature(model)]
-    weight_bytes = sum(tensor.data.nbytes + 64 for tensor in model.tensors if tensor.data is not None)
     builder = flatbuffers.Builder(weight_bytes + 1024 * (len(tensors) + len(model.operations) + 16))
     builder.Finish(packed_model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return memoryview(builder.Bytes)[builder.Head() :]
 
 
 def _operator(model: Model, op: Operation, codes: list[tuple[str, int]]) -> Any:
@@ -164,6 +176,7 @@ _INT8_VERSION = {
     "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "TRANSPOSE": 2, "SOFTMAX": 2,
     "ADD": 2, "SUB": 2, "MUL": 2, "CONCATENATION": 2, "AVERAGE_POOL_2D": 2, "MAX_POOL_2D": 2, "PAD": 2,
     "PADV2": 2, "MEAN": 2, "LOGISTIC": 2, "TANH": 2, "RELU": 2, "RELU6": 2, "MAXIMUM": 2, "MINIMUM": 2,
+    "LEAKY_RELU": 2, "SLICE": 2, "STRIDED_SLICE": 2,
 }  # fmt: skip
 
 

@@ -24,15 +24,21 @@ _ONE_SCALE = frozenset(
         "TRANSPOSE",
         "PAD",
         "PADV2",
+        "SLICE",
+        "STRIDED_SLICE",
         "MAXIMUM",
         "MINIMUM",
     }
 )
 _ARITHMETIC = frozenset({"ADD", "SUB", "MUL"})
-_RESCALING = frozenset({"MEAN", "HARD_SWISH", "RELU", "RELU6", "RELU_N1_TO_1"})
+_RESCALING = frozenset({"MEAN", "HARD_SWISH", "RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU"})
+_FLOAT_ONLY = frozenset({"LOCAL_RESPONSE_NORMALIZATION"})
 _FIXED = {"LOGISTIC": (1 / 256, -128), "SOFTMAX": (1 / 256, -128), "TANH": (1 / 128, 0)}
-_PARAMETERS = {"RESHAPE": 1, "TRANSPOSE": 1, "PAD": 1, "PADV2": 1, "MEAN": 1}
-"""Operators with an int32 parameter tensor, and its position."""
+_PARAMETERS = {
+    "RESHAPE": (1,), "TRANSPOSE": (1,), "PAD": (1,), "PADV2": (1,), "MEAN": (1,), "SLICE": (1, 2),
+    "STRIDED_SLICE": (1, 2, 3),
+}  # fmt: skip
+"""Operators with int32 parameter tensors, and their positions."""
 _BROADCASTING = _ARITHMETIC | {"MAXIMUM", "MINIMUM"}
 _WINDOWS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D"})
 
@@ -60,14 +66,16 @@ def verify(model: Model) -> None:
 
 
 def _verify(op: Operation, inputs: list[Tensor], result: Tensor) -> None:
-    parameter = None
-    if (position := _PARAMETERS.get(op.code)) is not None:
+    parameters = []
+    positions = _PARAMETERS.get(op.code, ())
+    for position in positions:
         parameter = inputs[position].data
         _require(op, inputs[position].dtype == "int32", "has a parameter that is not int32")
         _require(op, parameter is not None, "has a parameter that is computed")
-        inputs = [tensor for index, tensor in enumerate(inputs) if index != position]
+        parameters.append(np.asarray(parameter))
+    inputs = [tensor for index, tensor in enumerate(inputs) if index not in positions]
     x = inputs[0]
-    shape = _shape(op, [tensor.shape for tensor in inputs], parameter)
+    shape = _shape(op, [tensor.shape for tensor in inputs], parameters)
     _require(op, shape == result.shape, f"gives {result.shape} from {[tensor.shape for tensor in inputs]}")
     if op.code == "QUANTIZE":
         _require(op, x.dtype in ("float32", "int8") and result.dtype == "int8", "must give int8")
@@ -89,12 +97,14 @@ def _verify(op: Operation, inputs: list[Tensor], result: Tensor) -> None:
         _require(
             op, result.scale == (scale,) and result.zero_point == (zero_point,), f"must give scale {scale}"
         )
+    elif op.code in _FLOAT_ONLY:
+        _require(op, x.dtype == "float32", "has no int8 kernel")
     elif op.code not in _ARITHMETIC | _RESCALING | set(_FIXED):
         raise ConversionError(f"{op.code} (node '{op.node}') has no rule to be checked by")
 
 
 def _shape(
-    op: Operation, inputs: list[tuple[int, ...]], parameter: np.ndarray | None
+    op: Operation, inputs: list[tuple[int, ...]], parameters: list[np.ndarray]
 ) -> tuple[int, ...] | None:
     """The shape that the kernel computes; None where the inputs do not go together."""
     x = inputs[0]
@@ -111,8 +121,11 @@ def _shape(
         axis = op.options.axis
         rest = {shape[:axis] + shape[axis + 1 :] for shape in inputs}
         return (*x[:axis], sum(shape[axis] for shape in inputs), *x[axis + 1 :]) if len(rest) == 1 else None
-    if parameter is None:
+    if not parameters:
         return x
+    parameter = parameters[0]
+    if op.code in ("SLICE", "STRIDED_SLICE"):
+        return _slice_shape(x, *parameters)
     if op.code == "TRANSPOSE":
         return tuple(x[axis] for axis in parameter)
     if op.code == "RESHAPE":
@@ -120,6 +133,16 @@ def _shape(
     if op.code == "MEAN":
         return tuple(1 if axis in parameter else size for axis, size in enumerate(x))
     return tuple(size + int(pads.sum()) for size, pads in zip(x, parameter, strict=True))
+
+
+def _slice_shape(
+    x: tuple[int, ...], begin: np.ndarray, reach: np.ndarray, strides: np.ndarray | None = None
+) -> tuple[int, ...] | None:
+    """Of begin and size, or of begin, end and strides; None where that is not inside the input."""
+    size = reach if strides is None else -(-(reach - begin) // strides)
+    end = begin + size if strides is None else reach
+    inside = np.all(begin >= 0) and np.all(size >= 1) and np.all(end <= x)
+    return tuple(int(length) for length in size) if inside else None
 
 
 def _window_shape(op: Operation, inputs: list[tuple[int, ...]]) -> tuple[int, ...]:

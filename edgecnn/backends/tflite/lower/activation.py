@@ -1,4 +1,4 @@
-"""Relu, Clip, Sigmoid, Tanh, Softmax, HardSwish, and activations fused into arithmetic."""
+"""Relu, Clip, LeakyRelu, Sigmoid, Tanh, Softmax, HardSwish, and activations fused into arithmetic."""
 
 from __future__ import annotations
 
@@ -26,30 +26,41 @@ def fused(context: Context, operator: Operator, result: Operand) -> Iterator[tup
 
     Bounds that TFLite cannot fuse are applied by operations of their own, appended on leaving.
     """
-    bounds = operator.activation
-    if bounds is None:
+    limits = operator.activation
+    if limits is None:
         yield context.tensor(result), schema.ActivationFunctionType.NONE
-    elif bounds in _FUSED:
-        yield context.tensor(result), _FUSED[bounds]
+    elif limits in _FUSED:
+        yield context.tensor(result), _FUSED[limits]
     else:
         before = context.like(result, f"{operator.name}:unclipped", nhwc(result.shape))
         yield before, schema.ActivationFunctionType.NONE
-        _bound(context, operator, before, result, bounds)
+        _bound(context, operator, before, result, limits)
 
 
 def relu(context: Context, operator: Operator) -> None:
-    """RELU."""
+    """RELU, in int8 MUL."""
     _bound(context, operator, context.tensor(first(operator)), operator.outputs[0], (0.0, math.inf))
 
 
 def clip(context: Context, operator: Operator) -> None:
-    """RELU6 and its relatives, or MAXIMUM and MINIMUM with constants."""
-    bounds = [-math.inf, math.inf]
+    """RELU6 and its relatives, in int8 MUL; or MAXIMUM and MINIMUM with constants."""
+    _bound(context, operator, context.tensor(first(operator)), operator.outputs[0], bounds(operator))
+
+
+def bounds(operator: Operator) -> tuple[float, float]:
+    """Lower and upper bound of a Clip, infinite where there is none."""
+    limits = [-math.inf, math.inf]
     for position in (1, 2):
         if len(operator.inputs) > position and operator.inputs[position] is not None:
-            bounds[position - 1] = float(data_of(operator, position, "bound").real)
-    source = context.tensor(first(operator))
-    _bound(context, operator, source, operator.outputs[0], (bounds[0], bounds[1]))
+            limits[position - 1] = float(data_of(operator, position, "bound").real)
+    return limits[0], limits[1]
+
+
+def leaky_relu(context: Context, operator: Operator) -> None:
+    """LEAKY_RELU."""
+    options = schema.LeakyReluOptionsT()
+    options.alpha = float(operator.attributes.get("alpha", 0.01))
+    _unary(context, operator, "LEAKY_RELU", options)
 
 
 def sigmoid(context: Context, operator: Operator) -> None:
@@ -83,13 +94,30 @@ def _unary(context: Context, operator: Operator, code: str, options: object) -> 
     context.add(code, [source], [result], options, operator.name)
 
 
-def _bound(
-    context: Context, operator: Operator, source: int, result: Operand, bounds: tuple[float, float]
+def _times_one(
+    context: Context, operator: Operator, source: int, result: Operand, limits: tuple[float, float]
 ) -> None:
-    if bounds in _ALONE:
-        context.add(_ALONE[bounds], [source], [context.tensor(result)], None, operator.name)
+    """A bound in int8: MUL by 1 with the activation fused, from the input's scale to the result's.
+
+    XNNPACK has no int8 RELU; its MUL is faster than TFLite's RELU (Xception at 160: 1.9 against 4.5 ms).
+    """
+    one = Operand("", (), np.dtype(np.uint8), np.asarray([1.0], np.float32), np.asarray([0], np.uint8))
+    factor = context.constant(f"{operator.name}:one", np.asarray([1], np.uint8), one)
+    options = schema.MulOptionsT()
+    options.fusedActivationFunction = _FUSED[limits]
+    context.add("MUL", [source, factor], [context.tensor(result)], options, operator.name)
+
+
+def _bound(
+    context: Context, operator: Operator, source: int, result: Operand, limits: tuple[float, float]
+) -> None:
+    if limits in _FUSED and result.scale is not None:
+        _times_one(context, operator, source, result, limits)
         return
-    steps = [("MAXIMUM", bounds[0]), ("MINIMUM", bounds[1])]
+    if limits in _ALONE:
+        context.add(_ALONE[limits], [source], [context.tensor(result)], None, operator.name)
+        return
+    steps = [("MAXIMUM", limits[0]), ("MINIMUM", limits[1])]
     steps = [(code, value) for code, value in steps if math.isfinite(value)]
     if not steps:
         raise unsupported(operator, "it has no bound")

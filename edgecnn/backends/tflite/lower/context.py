@@ -24,6 +24,8 @@ class Context:
 
     def __init__(self) -> None:
         self.model = Model()
+        self.nonnegative: set[str] = set()
+        """Names of the activations that have no value below 0."""
 
     def add_input(self, name: str, graph: Graph) -> None:
         """Declare the graph's float32 input."""

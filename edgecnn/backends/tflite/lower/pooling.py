@@ -1,21 +1,28 @@
-"""MaxPool, AveragePool, GlobalAveragePool."""
+"""MaxPool, AveragePool, GlobalAveragePool, ReduceMean."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecnn.backends.tflite.lower.context import Context, first, nhwc, unsupported
+from edgecnn.backends.tflite.lower.context import NCHW_TO_NHWC, Context, first, nhwc, unsupported
 from edgecnn.backends.tflite.lower.window import padded_input
-from edgecnn.graph.operators import Operand, Operator
+from edgecnn.graph.operators import Operator
 
 
 def max_pool(context: Context, operator: Operator) -> None:
-    """MAX_POOL_2D; padding is the lowest value, so PADV2 where it is not SAME."""
+    """MAX_POOL_2D; where its padding is not SAME, PADV2 with the lowest value in front.
+
+    0 is as low as any value behind a Relu, and PAD with 0 is in XNNPACK.
+    """
     kernel, strides = _window(operator)
-    source, padding = padded_input(context, operator, kernel, strides, (1, 1), value=-math.inf)
+    x = first(operator)
+    stored_from_0 = x.zero_point is not None and not x.zero_point.any()
+    lowest = 0.0 if stored_from_0 or x.name in context.nonnegative else -math.inf
+    source, padding = padded_input(context, operator, kernel, strides, (1, 1), value=lowest)
     _pool(context, operator, "MAX_POOL_2D", source, context.tensor(operator.outputs[0]), padding)
 
 
@@ -36,22 +43,32 @@ def average_pool(context: Context, operator: Operator) -> None:
     _pool(context, operator, "AVERAGE_POOL_2D", source, pooled, padding)
     factors = (kernel[0] * kernel[1] / counts).astype(np.float32)[None, :, :, None]
     factors = np.broadcast_to(factors, nhwc(result.shape)).copy()
-    if result.scale is None:
-        correction = context.constant(f"{operator.name}:correction", factors)
-    else:
-        step = np.float32(factors.max() / 255)
-        like = Operand("", (), np.dtype(np.uint8), np.asarray([step]), np.asarray([0], np.uint8))
-        stored = np.rint(factors / step).astype(np.uint8)
-        correction = context.constant(f"{operator.name}:correction", stored, like)
+    correction = context.constant(f"{operator.name}:correction", factors)
     context.add("MUL", [pooled, correction], [context.tensor(result)], schema.MulOptionsT(), operator.name)
 
 
 def global_average_pool(context: Context, operator: Operator) -> None:
     """MEAN over height and width, which are kept with size 1."""
-    axes = context.constant(f"{operator.name}:axes", np.asarray([1, 2], np.int32))
+    _mean(context, operator, (2, 3))
+
+
+def reduce_mean(context: Context, operator: Operator) -> None:
+    """MEAN over the axes of the canonical form, which keeps them with size 1."""
+    rank = len(first(operator).shape)
+    if not operator.attributes.get("keepdims", 1) or len(operator.inputs) > 1:
+        raise unsupported(operator, "it is not in the canonical form with its axes kept")
+    _mean(context, operator, [axis % rank for axis in operator.attributes.get("axes", range(rank))])
+
+
+def _mean(context: Context, operator: Operator, axes: Sequence[int]) -> None:
+    if len(first(operator).shape) == 4:
+        axes = sorted(NCHW_TO_NHWC.index(axis) for axis in axes)
     options = schema.ReducerOptionsT()
     options.keepDims = True
-    inputs = [context.tensor(first(operator)), axes]
+    inputs = [
+        context.tensor(first(operator)),
+        context.constant(f"{operator.name}:axes", np.asarray(axes, np.int32)),
+    ]
     context.add("MEAN", inputs, [context.tensor(operator.outputs[0])], options, operator.name)
 
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecnn.backends.tflite.lower.context import Context, first
-from edgecnn.graph.operators import Operator
+from edgecnn.graph.operators import Operand, Operator
 
 
 def quantize(context: Context, operator: Operator) -> None:
     """QUANTIZE: float32 to int8, or int8 to int8 of another scale."""
-    source, result = context.tensor(first(operator)), context.tensor(operator.outputs[0])
-    context.add("QUANTIZE", [source], [result], schema.QuantizeOptionsT(), operator.name)
+    to_int8(context, first(operator), operator.outputs[0], operator.name)
 
 
 def dequantize(context: Context, operator: Operator) -> None:
     """DEQUANTIZE: int8 to float32."""
-    source, result = context.tensor(first(operator)), context.tensor(operator.outputs[0])
-    context.add("DEQUANTIZE", [source], [result], schema.DequantizeOptionsT(), operator.name)
+    to_float(context, first(operator), operator.outputs[0], operator.name)
+
+
+def to_int8(context: Context, source: Operand, result: Operand, node: str) -> None:
+    """QUANTIZE of one tensor into another."""
+    inputs, outputs = [context.tensor(source)], [context.tensor(result)]
+    context.add("QUANTIZE", inputs, outputs, schema.QuantizeOptionsT(), node)
+
+
+def to_float(context: Context, source: Operand, result: Operand, node: str) -> None:
+    """DEQUANTIZE of one tensor into another."""
+    inputs, outputs = [context.tensor(source)], [context.tensor(result)]
+    context.add("DEQUANTIZE", inputs, outputs, schema.DequantizeOptionsT(), node)

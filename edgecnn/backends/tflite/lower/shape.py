@@ -1,4 +1,4 @@
-"""Concat, Reshape, Flatten, Transpose, Pad."""
+"""Concat, Reshape, Flatten, Transpose, Pad, Slice."""
 
 from __future__ import annotations
 
@@ -84,6 +84,58 @@ def pad(context: Context, operator: Operator) -> None:
     if len(operator.inputs) > 2 and operator.inputs[2] is not None:
         value = float(data_of(operator, 2, "value").real)
     window.pad(context, operator, tuple(pads), value, context.tensor(operator.outputs[0]))
+
+
+def slice_(context: Context, operator: Operator) -> None:
+    """SLICE, or STRIDED_SLICE where it leaves values out."""
+    x, result = first(operator), operator.outputs[0]
+    starts, _, axes, steps = (
+        data_of(operator, position, role).real.astype(int).tolist()
+        for position, role in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))
+    )
+    if min(steps) < 1:
+        raise unsupported(operator, "it runs backwards")
+    rank = len(x.shape)
+    begin, stride = [0] * rank, [1] * rank
+    for axis, start, step in zip(axes, starts, steps, strict=True):
+        begin[axis], stride[axis] = start, step
+    size = list(result.shape)
+    if rank == 4:
+        begin, stride, size = ([values[axis] for axis in NCHW_TO_NHWC] for values in (begin, stride, size))
+    end = [start + (count - 1) * step + 1 for start, count, step in zip(begin, size, stride, strict=True)]
+    strided = set(stride) != {1}
+    parameters = (
+        (("begin", begin), ("end", end), ("strides", stride))
+        if strided
+        else (("begin", begin), ("size", size))
+    )
+    inputs = [
+        context.constant(f"{operator.name}:{role}", np.asarray(values, np.int32))
+        for role, values in parameters
+    ]
+    code, options = (
+        ("STRIDED_SLICE", schema.StridedSliceOptionsT()) if strided else ("SLICE", schema.SliceOptionsT())
+    )
+    context.add(code, [context.tensor(x), *inputs], [context.tensor(result)], options, operator.name)
+
+
+def channel_shuffle(context: Context, operator: Operator) -> None:
+    """RESHAPE, TRANSPOSE, RESHAPE of the last axis: channels as rows of a table, read by columns.
+
+    ``operator`` stands for the Reshape, Transpose and Reshape of the graph (``shuffle.merged``).
+    """
+    x, result = first(operator), operator.outputs[0]
+    _, height, width, channels = nhwc(x.shape)
+    groups = int(operator.attributes["groups"])
+    table, columns = (
+        (1, height, width, groups, channels // groups),
+        (1, height, width, channels // groups, groups),
+    )
+    split = context.like(x, f"{operator.name}:split", table)
+    swapped = context.like(x, f"{operator.name}:swapped", columns)
+    _reshape(context, operator, context.tensor(x), split, table)
+    _transpose(context, operator, split, swapped, (0, 1, 2, 4, 3))
+    _reshape(context, operator, swapped, context.tensor(result), nhwc(result.shape))
 
 
 def _layout_free(shape: tuple[int, ...]) -> bool:

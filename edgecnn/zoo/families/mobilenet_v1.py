@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgecnn.spec import ModelSpec
-from edgecnn.zoo.layers import conv_bn_relu6, init_mobilenet, round_channels
+from edgecnn.zoo.layers import conv_bn_relu6, init_weights, round_channels
 
 # Outputs and stride of each depthwise separable block. Table 1 prints stride 2 for the last depthwise layer
 # too, a slip: its output is 7x7 like its input.
@@ -44,7 +44,7 @@ class MobileNetV1(nn.Module):
             channels = round_channels(outputs * width)
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, classes)
-        init_mobilenet(self)
+        init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, classes)`` of images ``(N, in_channels, H, W)``."""

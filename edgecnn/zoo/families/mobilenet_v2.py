@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgecnn.spec import ModelSpec
-from edgecnn.zoo.layers import conv_bn_relu6, init_mobilenet, round_channels
+from edgecnn.zoo.layers import conv_bn_relu6, init_weights, round_channels
 
 # Expansion, outputs, repeats, stride of the first repeat: t, c, n, s of table 2.
 _STAGES = (
@@ -62,7 +62,7 @@ class MobileNetV2(nn.Module):
         layers.append(conv_bn_relu6(channels, last, 1))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
-        init_mobilenet(self)
+        init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
