@@ -1,4 +1,4 @@
-"""Writes commands.md from the commands' help and zoo.md from the zoo; ``--check`` fails where one is stale."""
+"""Writes commands.md from the commands' help and zoo.md from the zoo; ``--check`` fails on a stale one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FOLDER = Path(__file__).parent
 _ZOO = """\
 # The zoo
 
-Written by `python docs/generate.py`. Every network takes `--width`, `--resolution`, `--classes` and `--in-channels`;
-parameters and multiply-accumulates (MACs) are those of the network at its own size, exact, and tested. "least" is the
-smallest resolution that works. The top-1 accuracy is what its source published. State dicts have torchvision's names where
-torchvision has the network, so that its checkpoints load.
+Written by `python docs/generate.py`. Every network takes `--width`, `--resolution`, `--classes` and
+`--in-channels`; parameters and multiply-accumulates (MACs) are those of the network at its own size, exact
+and tested. "least" is the smallest resolution that works. The top-1 accuracy is what its source published.
+State dicts have torchvision's names where torchvision has the network, so that its checkpoints load.
 
-"weights" are what `--weights imagenet` fetches, checked by SHA-256: from a package (p), or from the publisher's URL (u).
-Where torchvision publishes only the first eight digits of the SHA-256, these are what is checked.
+"weights" are what `--weights imagenet` fetches, checked by SHA-256: from a package (p), or from the
+publisher's URL (u). Where torchvision publishes only the first digits of the SHA-256, these are checked.
 
 | network | parameters | M MACs | pixels | least | top-1 % | published by | weights |
 |---|---|---|---|---|---|---|---|

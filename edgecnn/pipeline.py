@@ -257,6 +257,7 @@ def _manifest(
     return {
         "variant": source.request.variant,
         "model": source.network.description,
+        "notes": [*source.network.notes],
         "target": target.name,
         "runtime": target.runtime,
         "options": target.options,

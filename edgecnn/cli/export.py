@@ -92,6 +92,8 @@ def _print_source(artifact: Artifact) -> None:
         f"{artifact.variant}: {manifest['params']:,} parameters, {artifact.macs / 1e6:,.1f} M MACs "
         f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)",
     )
+    for note in manifest["notes"]:
+        _line("note", note)
     _line("weights", describe_weights(manifest["weights"]))
     trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["input_shape"][2]
     if trained and trained != used:

@@ -70,7 +70,10 @@ class _LrnNode(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, x: torch.Tensor, size: int, alpha: float, beta: float, k: float) -> torch.Tensor:
-        return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
+        with warnings.catch_warnings():
+            # It asks whether x is empty.
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            return torch.nn.functional.local_response_norm(x, size, alpha, beta, k)
 
     @staticmethod
     def symbolic(graph: Any, x: Any, size: int, alpha: float, beta: float, k: float) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgecnn.graph.from_torch import eager_output, export, layer_outputs
 from edgecnn.graph.graph import Graph, shape_of
-from edgecnn.graph.reference import Runner, load_onnx
+from edgecnn.graph.reference import Runner
 from edgecnn.progress import Progress, silent
 from edgecnn.source import factory, library
 from edgecnn.source.recipes import RECIPES
@@ -45,6 +45,8 @@ class Network:
     """What it is loaded with, and how its inputs are prepared."""
     description: dict[str, Any]
     """Source and options, for the manifest."""
+    notes: tuple[str, ...] = ()
+    """What reading it has changed, in sentences for people."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -96,7 +98,7 @@ def _from_torch(request: Request, progress: Progress) -> Network:
 
 
 def _from_onnx(request: Request) -> Network:
-    from edgecnn.graph.from_onnx import read  # brings its own libraries, which only files need
+    from edgecnn.graph.from_onnx import load_original, read  # brings libraries that only files need
 
     file = read(Path(request.name), request.input_shape, request.variant)
     shape = shape_of(file.graph.input)
@@ -114,12 +116,13 @@ def _from_onnx(request: Request) -> Network:
     return Network(
         variant=request.variant,
         graph=file.graph,
-        original=lambda: load_onnx(file.original, fused=False),
+        original=partial(load_original, file),
         original_name="the file in ONNX Runtime",
         layers=None,
         params=file.params,
         weights=_prepared(weights, request, shape),
         description={"source": "onnx", "name": Path(request.name).name, "input_shape": list(shape)},
+        notes=file.notes,
     )
 
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from edgecnn.errors import WeightsError
+from edgecnn.errors import WeightsError, one_line
 from edgecnn.zoo.registry import build, list_models, make_spec
 
 _WRAPPERS = ("state_dict", "model")
@@ -127,7 +127,7 @@ def _read_safetensors(path: Path, data: bytes) -> object:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{path} is damaged or no safetensors file: {_one_line(error)}", hint=_FORMATS
+            f"{path} is damaged or no safetensors file: {one_line(error)}", hint=_FORMATS
         ) from error
 
 
@@ -148,7 +148,7 @@ def _read_pickle(path: Path, data: bytes) -> object:
             # torch's own words advise to load the file without that protection.
             reason = "it does not consist of tensors"
         else:
-            reason = _one_line(error)
+            reason = one_line(error)
         raise WeightsError(f"{path} is damaged or no weights file: {reason}", hint=_FORMATS) from error
     return loaded
 
@@ -180,7 +180,3 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 def _few(keys: list[str]) -> str:
     return f"{len(keys)} tensor{'s' * (len(keys) > 1)} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

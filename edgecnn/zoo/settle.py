@@ -13,10 +13,13 @@ from edgecnn.spec import Preprocess
 # last maps are a pixel, it takes more: as many pixels in all as four images of this side have.
 _LEAST_IMAGES = 4
 _SIDE = 160
+# Of the biases, against activations of power 1. Without them a network of SiLUs, which halve what is small
+# and keep what is large, blows the contrast of two images up with each layer, in EfficientNet-B0 by 10 000.
+_BIAS = 0.3
 
 
-def settle_batch_norm(model: nn.Module, recipe: Preprocess) -> None:
-    """Give every BatchNorm2d that runs the mean power of its input as its variance, in place.
+def settle_batch_norm(model: nn.Module, recipe: Preprocess, seed: int = 0) -> None:
+    """Give every BatchNorm2d that runs the mean power of its input as its variance, and biases, in place.
 
     A batch norm that has seen no data passes everything on as it is: behind a hundred layers of random
     weights nothing is left between 0 and infinity that could be quantised or compared. So each layer's output
@@ -28,6 +31,7 @@ def settle_batch_norm(model: nn.Module, recipe: Preprocess) -> None:
     Args:
         model: in eval mode; it stays so.
         recipe: how a photograph becomes its input.
+        seed: of the biases.
     """
 
     def settle(norm: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -37,6 +41,10 @@ def settle_batch_norm(model: nn.Module, recipe: Preprocess) -> None:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return
+    generator = torch.Generator().manual_seed(seed)
+    for norm in norms:
+        if norm.affine:
+            nn.init.normal_(norm.bias, 0.0, _BIAS, generator)
     hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums over several threads depend, in their last bits, on how many there are

@@ -25,15 +25,22 @@ from edgecnn.quantize.quantize import quantize
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,4,8,8] x, float[6,2,3,3] w0, float[6,1,3,3] w1, float[6] b1, float[5,168] w2)
     => (float[1,5] logits)
-    <int64[8] pads = {0, 0, 1, 0, 0, 0, 0, 0}> {
+    <int64[8] pads = {0, 0, 1, 0, 0, 0, 0, 0}, int64[1] start = {1}, int64[1] end = {4}, int64[1] axis = {3},
+    int64[1] two = {2}> {
     [conv] c = Conv<group=2, kernel_shape=[3,3], pads=[1,1,1,1], strides=[1,2]>(x, w0)
     [depthwise] d = Conv<group=6, kernel_shape=[3,3], pads=[1,1,1,1]>(c, w1, b1)
     [relu] r = Relu(d)
     [add] a = Add(c, r)
-    [pool] p = MaxPool<kernel_shape=[2,2]>(a)
+    [lrn] n = LRN<size=3>(a)
+    [crop] s = Slice(n, start, end, axis)
+    [steps] u = Slice(n, start, end, axis, two)
+    [pool] p = MaxPool<kernel_shape=[2,1]>(s)
     [mean] m = GlobalAveragePool(a)
     [mul] e = Mul(p, m)
-    [transpose] t = Transpose<perm=[0,1,3,2]>(e)
+    [leaky] v = LeakyRelu(u)
+    [mean1] w = ReduceMean<axes=[1,2,3]>(v)
+    [add1] z = Add(e, w)
+    [transpose] t = Transpose<perm=[0,1,3,2]>(z)
     [pad] q = Pad(t, pads)
     [concat] k = Concat<axis=3>(q, q)
     [shrink] l = MaxPool<kernel_shape=[1,8]>(k)
@@ -115,6 +122,10 @@ def without_scale(model: Model) -> None:
     change(model, model.tensors.index(next(t for t in model.tensors if t.name == "mean:int8")), scale=())
 
 
+def change_values(code: str, position: int, *values: int) -> Callable[[Model], None]:
+    return change_input(code, position, data=np.asarray(values, np.int32))
+
+
 def int64_addition(model: Model) -> None:
     addition = operation(model, "ADD")
     for index in (*addition.inputs, *addition.outputs):
@@ -124,6 +135,16 @@ def int64_addition(model: Model) -> None:
 
 
 INT8_RULES = {
+    "float only": (
+        lambda model: [
+            change(model, index, dtype="int8", scale=(1.0,), zero_point=(0,))
+            for op in [operation(model, "LOCAL_RESPONSE_NORMALIZATION")]
+            for index in (*op.inputs, *op.outputs)
+        ],
+        r"(DEQUANTIZE|LOCAL_RESPONSE_NORMALIZATION) \(node 'lrn'\) (must give float32|has no int8 kernel)",
+    ),
+    "slice scale": (change_output("SLICE", scale=(0.5,)), "SLICE .*'crop'.* must keep one scale"),
+    "strided scale": (change_output("STRIDED_SLICE", scale=(0.5,)), "STRIDED_SLICE .* must keep one scale"),
     "reads before computed": (reverse_operations, "reads a tensor before it is computed"),
     "output type": (
         change_output("CONV_2D", dtype="float32"),
@@ -159,6 +180,12 @@ INT8_RULES = {
     "no scale": (without_scale, "has no scale"),
 }
 RULES = {
+    "slice outside": (change_values("SLICE", 1, 0, 0, 6, 0), r"SLICE \(node 'crop'\) gives"),
+    "slice before": (change_values("SLICE", 1, 0, 0, -1, 0), r"SLICE \(node 'crop'\) gives"),
+    "slice size": (change_values("SLICE", 2, 1, 8, 2, 6), r"SLICE \(node 'crop'\) gives"),
+    "strides": (change_values("STRIDED_SLICE", 3, 1, 1, 1, 1), r"STRIDED_SLICE \(node 'steps'\) gives"),
+    "strided end": (change_values("STRIDED_SLICE", 2, 1, 9, 4, 6), r"STRIDED_SLICE \(node 'steps'\) gives"),
+    "leaky shape": (change_output("LEAKY_RELU", shape=(1, 8, 3, 6)), r"LEAKY_RELU \(node 'leaky'\) gives"),
     "conv shape": (change_output("CONV_2D", shape=(1, 8, 8, 6)), r"'conv'\) gives \(1, 8, 8, 6\)"),
     "conv channels": (change_output("CONV_2D", shape=(1, 8, 4, 5)), r"'conv'\) gives \(1, 8, 4, 5\)"),
     "stride": (change_options("CONV_2D", strideH=2), r"'conv'\) gives \(1, 8, 4, 6\)"),
@@ -209,8 +236,8 @@ def test_a_broken_rule_is_refused(precision: str, rule: str) -> None:
 
 def test_the_file_is_aligned_and_stable() -> None:
     model = lower(graph("int8"))
-    content = serialize(model, "network")
-    assert content == serialize(lower(graph("int8")), "network")
+    content = bytes(serialize(model, "network"))
+    assert content == bytes(serialize(lower(graph("int8")), "network"))
     assert content[4:8] == b"TFL3"
     packed = schema.Model.GetRootAs(content)
     for index in range(packed.BuffersLength()):
@@ -219,3 +246,11 @@ def test_the_file_is_aligned_and_stable() -> None:
             vector = packed.Buffers(index)._tab.Vector(packed.Buffers(index)._tab.Offset(4))
             assert start <= vector
             assert vector % 16 == 0
+
+
+def test_more_than_the_format_can_hold_is_refused() -> None:
+    model = lower(graph("fp32"))
+    large = np.broadcast_to(np.float32(0), (2**29,))
+    model.add_tensor(Tensor("large", large.shape, "float32", data=large))
+    with pytest.raises(ConversionError, match=r"network has 2\.15 GB of weights"):
+        serialize(model, "network")

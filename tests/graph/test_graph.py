@@ -141,3 +141,11 @@ def test_a_weight_beyond_half_precision_is_refused() -> None:
     value.const_value = onnx_ir.tensor(np.full(6, 70000, np.float32), name="same.bias")
     with pytest.raises(ConversionError, match=r"'same.bias' holds 7e\+04, beyond fp16"):
         to_fp16(Graph(model, "fp32"))
+
+
+def test_more_than_a_file_can_hold_is_refused() -> None:
+    model = graph().copy()
+    value = model.graph.initializers["same.weight"]
+    value.const_value = onnx_ir.tensor(np.broadcast_to(np.float32(0), (2**29,)), name="same.weight")
+    with pytest.raises(ConversionError, match=r"network has 2\.15 GB of weights"):
+        _ = Graph(model, "fp32").serialized

@@ -9,6 +9,7 @@ from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
 from edgecnn.graph.rewrite import canonicalize, constant
 from edgecnn.progress import silent
+from edgecnn.quantize.average import average_pools_as_convs
 from edgecnn.quantize.equalize import equalize, pairs
 from edgecnn.quantize.ranges import find_ranges
 from edgecnn.quantize.rounding import round_weights, weight_scales
@@ -102,3 +103,37 @@ def test_a_second_reader_keeps_the_tensor_as_it_is() -> None:
         }
     """)
     assert pairs(canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))) is None
+
+
+MADE = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    made (float[1,3,8,8] input) => (float[1,4,4,4] logits)
+    <float[4,3,1,1] w1 = {1,2,3,4,5,6,7,8,9,1,2,3}, float[4] b = {1,2,3,4}, float[4,1,1,1] w2 = {1,2,3,4},
+    float[4] b2 = {1,2,3,4}>
+    {
+        c = Conv(input, w1, b)
+        a = Relu(c)
+        [own] d = Conv<group=4>(a, w2, b2)
+        h = HardSwish(d)
+        [pool] logits = AveragePool<kernel_shape=[2,2], strides=[2,2]>(h)
+    }
+"""
+
+
+def test_pooling_and_batch_norm_do_not_keep_depthwise_convolutions_from_it() -> None:
+    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(onnx.parser.parse_model(MADE)), "fp32"))
+    converted = average_pools_as_convs(graph)
+    assert pairs(converted) is None
+    found = pairs(converted, {"pool"})
+    assert found is not None
+    assert [pair.depthwise.name for pair in found] == ["own"]
+
+
+def test_pooling_alone_is_equalised_where_all_of_it_can_be() -> None:
+    text = MADE.replace("[own] d = Conv<group=4>(a, w2, b2)", "d = AveragePool<kernel_shape=[1,2]>(a)")
+    text = text.replace("float[1,4,4,4]", "float[1,4,4,3]")
+    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(onnx.parser.parse_model(text)), "fp32"))
+    converted = average_pools_as_convs(graph)
+    made = {str(node.name) for node in converted.model.graph if node.op_type == "Conv"} - {"Conv_0"}
+    assert len(made) == 2
+    assert pairs(converted, made) is None

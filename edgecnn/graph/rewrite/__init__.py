@@ -11,7 +11,7 @@ from edgecnn.graph.rewrite.activation import (
     OpenHardSigmoid,
     PlainArithmetic,
 )
-from edgecnn.graph.rewrite.constants import InferShapes
+from edgecnn.graph.rewrite.constants import FoldConstants
 from edgecnn.graph.rewrite.edit import bypass, constant, initializer
 from edgecnn.graph.rewrite.linear import AddBiases, FoldAffine, LoneAffine, NormalizeGemm
 from edgecnn.graph.rewrite.names import ReadableNames
@@ -50,8 +50,8 @@ def canonicalize(graph: Graph) -> Graph:
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.IdentityEliminationPass(),
         ReadableNames(),  # unique from here on, also where the exporter gave none
+        FoldConstants(),
         DropInferenceIdentities(),
-        InferShapes(),
         ExplicitReshape(),
         SplitToSlices(),
         CropNegativePads(),

@@ -31,9 +31,10 @@ class ReadableNames(ir.passes.InPlacePass):
                 role = {1: "weight", 2: "bias"}.get(position) if node.op_type in ("Conv", "Gemm") else None
                 renamed[value] = taken.unique(f"{node.name}.{role or position}")
         for value, name in renamed.items():
-            value.name = name
+            # A tensor of its own first: renaming a value renames its tensor, which the source graph has too.
             if value.const_value is not None:
                 value.const_value = ir.tensor(value.const_value.numpy(), name=name)
+            value.name = name
             graph.initializers[name] = value
         return ir.passes.PassResult(model, True)
 
