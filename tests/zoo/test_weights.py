@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from edgecnn.data.sets import ImageStream, shipped_photos_dir
 from edgecnn.errors import ConfigError, WeightsError
 from edgecnn.spec import ModelSpec
 from edgecnn.zoo import build, make_spec, resolve
@@ -464,3 +465,25 @@ def test_published_mobilenet_v2(tmp_path: Path) -> None:
     copy.write_bytes(cached.read_bytes())
     own = load_weights(spec, build(spec), str(copy))
     assert (own.kind, own.file_name, own.top1_percent) == ("file", "mine.pth", 71.878)
+
+
+@pytest.mark.network
+def test_published_efficientnet_lite0() -> None:
+    """Its file loads as it is, and with its own preparation it knows what is on the photographs."""
+    entry = resolve("efficientnet_lite0")
+    assert entry.weights is not None
+    try:
+        fetch(entry.weights.file)
+    except WeightsError as error:
+        pytest.skip(f"not in the cache {cache_dir()} and not fetched: {error}")
+    spec = make_spec("efficientnet_lite0")
+    model = build(spec)
+    loaded = load_weights(spec, model, "imagenet")
+    assert loaded.labels is not None
+    assert loaded.top1_percent == 75.1
+    folder = shipped_photos_dir() / "calibration"
+    for name, label in (("chelsea.jpg", "Egyptian cat"), ("panda.jpg", "giant panda")):
+        [x] = ImageStream((folder / name,), loaded.preprocess)
+        with torch.no_grad():
+            best = model(torch.as_tensor(x))[0].topk(3).indices.tolist()
+        assert label in [loaded.labels[index] for index in best]
