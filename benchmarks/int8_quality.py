@@ -89,7 +89,7 @@ def _ours(made: ours.Ours, work: Path) -> dict[str, Run]:
     images = ours.calibration(made.recipe)
     nearest, kept = made.float_graph, round_weights(made.float_graph)
     ranges = find_ranges(nearest, images, len(images), silent, by_channel=True)
-    without = to_qdq(*equalize(nearest, ranges))
+    without = to_qdq(equalize(nearest, ranges), ranges)
     runs["edgecnn: int8 graph, weights rounded to nearest"] = _only(load_reference(without))
     without = to_qdq(kept, find_ranges(kept, images, len(images), silent))
     runs["edgecnn: int8 graph, channels not equalised"] = _only(load_reference(without))
