@@ -62,7 +62,7 @@ def test_state_dict_is_torchvisions_without_the_auxiliary_heads() -> None:
 
 
 def test_preparation_of_the_weights_is_torchvisions_transform_of_the_usual_one() -> None:
-    rows = tomllib.loads((Path(edgecnn.zoo.__file__).parent / "googlenet.toml").read_text())
+    rows = tomllib.loads((Path(edgecnn.zoo.__file__).parent / "families" / "googlenet.toml").read_text())
     usual, own = rows["preprocess"], rows["model"][0]["weights"]["preprocess"]
     pixels = torch.linspace(0, 1, 256)
     for channel in range(3):
