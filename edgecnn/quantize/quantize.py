@@ -63,7 +63,7 @@ def _convs(graph: Graph) -> set[str]:
 
 def _sqnr_db(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> float:
     """Signal-to-quantisation-noise ratio of the output on the first calibration images."""
-    expected, got = load_reference(graph), load_reference(qdq)
+    expected, got = load_reference(graph, fused=True), load_reference(qdq)
     signal = noise = 0.0
     for image in itertools.islice(images, _JUDGED):
         exact = expected(image)[0]
