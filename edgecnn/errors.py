@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def one_line(error: Exception | str, length: int = 200) -> str:
+def one_line(error: BaseException | str, length: int = 200) -> str:
     """What a library's error says, on one line of bearable length."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -55,7 +55,7 @@ class _Source:
 
 
 def export(
-    model: str,
+    model: str | Path,
     targets: str | Sequence[str | Path],
     *,
     precision: str = "fp32",
@@ -250,8 +250,6 @@ def _manifest(
     command: list[str],
 ) -> dict[str, Any]:
     graph, weights = source.graph, source.network.weights
-    batch, channels, height, width = shape_of(graph.input)
-    nchw = [batch, channels, height, width]
     recorded = asdict(weights) | {"random": weights.random}
     del recorded["labels"], recorded["preprocess"]
     return {
@@ -266,11 +264,16 @@ def _manifest(
         "companion_files": [path.name for path in files[1:]],
         "input": {
             "name": str(graph.input.name),
-            "shape": nchw if module.LAYOUT == "NCHW" else [batch, height, width, channels],
+            "shape": _as_laid_out(shape_of(graph.input), module.LAYOUT),
             "layout": module.LAYOUT,
             "dtype": "float32",
         },
-        "output": {"name": str(graph.output.name), "shape": list(shape_of(graph.output)), "dtype": "float32"},
+        "output": {
+            "name": str(graph.output.name),
+            "shape": _as_laid_out(shape_of(graph.output), module.LAYOUT),
+            "layout": module.LAYOUT if len(shape_of(graph.output)) == 4 else None,
+            "dtype": "float32",
+        },
         "params": source.network.params,
         "macs": source.macs,
         "weights": recorded,
@@ -281,6 +284,14 @@ def _manifest(
         "versions": tool_versions(module.PACKAGES),
         "command": command,
     }
+
+
+def _as_laid_out(shape: tuple[int, ...], layout: str) -> list[int]:
+    """A shape of the graph as a runtime has it: in NHWC the channels of feature maps come last."""
+    if layout == "NCHW" or len(shape) != 4:
+        return list(shape)
+    batch, channels, height, width = shape
+    return [batch, height, width, channels]
 
 
 _SAMPLES_AND_LABELS = (

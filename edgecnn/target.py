@@ -120,7 +120,14 @@ def _what_is_wrong(raw: dict[str, Any]) -> tuple[str, str | None] | None:
     return None
 
 
+# Names in a hint; the zoo has more than a line holds.
+_LISTED = 12
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
-    """A hint for a name that is not among the known ones: the nearest, or all of them where none is near."""
+    """A hint for a name that is not known: the nearest, or where none is near what there is."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+    return f"known: {', '.join(known[:_LISTED])}{more}"

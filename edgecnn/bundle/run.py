@@ -147,9 +147,14 @@ def main() -> None:
     labels = labels_file.read_text(encoding="utf-8").splitlines() if labels_file.exists() else None
     x = read_input(arguments.image, recipe, manifest["input"]["layout"])
     run = LOADERS[manifest["runtime"]](HERE / manifest["model_file"])
-    logits = run(x).astype(np.float32).reshape(-1)
-    shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
+    output = run(x)
+    if output.ndim != 2:
+        fail(f"this network gives an array of shape {output.shape}, no list of classes; use its runtime")
+    logits = output.astype(np.float32).reshape(-1)
+    shares = logits
+    if logits.min() < 0 or abs(logits.sum() - 1) > 0.01:  # not probabilities already
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
     if manifest["weights"]["random"]:
         print("random weights: these classes mean nothing", file=sys.stderr)
     for index in np.argsort(-logits, kind="stable")[: max(arguments.top, 1)]:

@@ -21,7 +21,7 @@ _README = """\
 |---|---|
 | runtime | {runtime}: `pip install {packages}` |
 | input | `{input_name}`, {input_shape} {input_layout}, {input_dtype}; prepared as preprocess.json says |
-| output | `{output_name}`, {output_shape}, {output_dtype}: one logit a class{labels} |
+| output | `{output_name}`, {output_shape}, {output_dtype}{labels} |
 | size | {size} |
 | parameters, multiply-accumulates | {params:,}, {macs:,} |
 | made by | edgecnn {version}: `{command}` |
@@ -106,7 +106,7 @@ def write_files(
         output_name=manifest["output"]["name"],
         output_shape=" x ".join(map(str, manifest["output"]["shape"])),
         output_dtype=manifest["output"]["dtype"],
-        labels=", named in labels.txt" if labels is not None else "",
+        labels=_meaning(manifest["output"], labels),
         size=describe_size(size_bytes),
         params=manifest["params"],
         macs=manifest["macs"],
@@ -122,6 +122,14 @@ def write_files(
         for path in sorted(folder.iterdir())
     }
     write_json(folder / "manifest.json", {**manifest, "files": files})
+
+
+def _meaning(output: dict[str, Any], labels: tuple[str, ...] | None) -> str:
+    if output["layout"] is not None:
+        return f", {output['layout']}"
+    if len(output["shape"]) != 2:
+        return ""
+    return ": one value a class" + (", named in labels.txt" if labels is not None else "")
 
 
 def describe_weights(weights: dict[str, Any]) -> str:

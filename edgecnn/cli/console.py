@@ -16,17 +16,27 @@ from edgecnn.progress import Progress
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress function that draws a bar on standard error, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield _quiet
-        return
+    """A progress function that draws a bar on standard error, or nothing where that is no terminal.
+
+    What libraries and a factory's own code print meanwhile goes to standard error: standard output is for
+    results.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        if sys.stderr.isatty():
+            with _bars() as progress:
+                yield progress
+        else:
+            yield _quiet
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     # A name in brackets is a name, not a colour.
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TimeElapsedColumn())
-    # What libraries print themselves stays where they print it: standard output is for results.
     bars = Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     task = bars.add_task("starting", total=None)
 

@@ -69,9 +69,8 @@ def print_costs(costs: Costs, convention: Convention) -> None:
             "layers. Figures are of one; receptive fields go from the first to the last."
         )
     if shown:
-        click.echo(
-            f"Left out for want of width: {', '.join(shown)}. A wider window, --csv or --json has all."
-        )
+        names = ", ".join(dict.fromkeys(shown))
+        click.echo(f"Left out for want of width: {names}. A wider window, --csv or --json has all.")
 
 
 def _summary(costs: Costs, convention: Convention) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ docs/cost.md says what is counted and how that compares with other tools.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.cost import layers, memory, receptive
@@ -22,7 +23,7 @@ __all__ = ["Bytes", "Costs", "Extent", "LayerCost", "ReceptiveField", "analyze",
 
 
 def inspect(
-    model: str,
+    model: str | Path,
     *,
     width: float | None = None,
     resolution: int | None = None,
@@ -76,7 +77,7 @@ def analyze(graph: Graph, trained_params: int | None = None) -> Costs:
     source, shape = str(graph.input.name), shape_of(graph.input)
     ops = operators(graph)
     if not ops:
-        raise ConversionError("the graph computes nothing")
+        raise ConversionError("the graph computes nothing", hint="its output is its input")
     live = memory.live_values(ops, source, str(graph.output.name))
     fields = receptive.receptive_fields(ops, source, shape)
     rows = tuple(_row(op, values, field) for op, values, field in zip(ops, live, fields, strict=True))

@@ -13,7 +13,8 @@ import onnx_ir.serde
 import torch
 from onnx import load_model_from_string
 
-from edgecnn.errors import ConversionError
+from edgecnn.errors import ConversionError, one_line
+from edgecnn.graph.from_onnx.accept import check_operators
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.rewrite import canonicalize
 
@@ -35,9 +36,8 @@ def export(model: torch.nn.Module, name: str, input_shape: tuple[int, ...]) -> G
     example = torch.zeros(input_shape)
     try:
         with warnings.catch_warnings(), torch.no_grad(), _one_thread(), _lrn_as_one_node():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            # What it does not fold, the rewrites do.
-            warnings.filterwarnings("ignore", "Constant folding", UserWarning)
+            # Its age, what it does not fold, branches: the comparison with eager torch decides.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 model.eval(),
                 (example,),
@@ -47,10 +47,17 @@ def export(model: torch.nn.Module, name: str, input_shape: tuple[int, ...]) -> G
                 input_names=["input"],
                 output_names=["logits"],
             )
-    except Exception as error:  # the exporter raises many types, some of them torch's private ones
-        reason = str(error).partition("\n")[0]
-        raise ConversionError(f"torch cannot export {name}: {reason}") from error
-    exported = onnx_ir.serde.deserialize_model(load_model_from_string(buffer.getvalue()))
+    except (Exception, SystemExit) as error:  # the exporter's many types, and those of the network's own code
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        shape = " x ".join(map(str, input_shape))
+        raise ConversionError(
+            f"torch cannot export {name}: {reason}",
+            hint=f"its forward() must take one image tensor, {shape} here, and return one tensor, by a path "
+            "that does not depend on values",
+        ) from error
+    proto = load_model_from_string(buffer.getvalue())
+    check_operators(proto, OPSET)
+    exported = onnx_ir.serde.deserialize_model(proto)
     exported.producer_name, exported.producer_version = "edgecnn", None
     exported.graph.name = name
     return canonicalize(Graph(exported, "fp32"))
@@ -58,8 +65,14 @@ def export(model: torch.nn.Module, name: str, input_shape: tuple[int, ...]) -> G
 
 def eager_output(model: torch.nn.Module, x: np.ndarray) -> list[np.ndarray]:
     """The network's output for one input (1, C, H, W) in eager torch, as the only entry of a list."""
-    with torch.no_grad(), _one_thread():
-        output = model(torch.as_tensor(x))
+    try:
+        with torch.no_grad(), _one_thread():
+            output = model(torch.as_tensor(x))
+    except (Exception, SystemExit) as error:  # the network's own code
+        raise ConversionError(
+            f"the network fails on an image: {type(error).__name__}: {one_line(error)}",
+            hint="its forward() must take every image",
+        ) from error
     while isinstance(output, (tuple, list, dict)) and len(output) == 1:  # as the exporter takes them apart
         [output] = output.values() if isinstance(output, dict) else output
     return [output.numpy()]

@@ -83,6 +83,7 @@ def _only(values: list[ir.Value], what: str) -> ir.Value:
     if len(values) != 1:
         names = ", ".join(str(value.name) for value in values)
         raise ConversionError(
-            f"the graph has {len(values)} {what}s ({names}); edgecnn compiles networks with one"
+            f"the graph has {len(values)} {what}s ({names}); edgecnn compiles networks with one",
+            hint=f"let the network have one {what}",
         )
     return values[0]

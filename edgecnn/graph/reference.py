@@ -38,7 +38,7 @@ def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bo
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Small layers gain nothing from a second thread, and lose much where another process wants the core.
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it says in red it also raises
     session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
     input_name = session.get_inputs()[0].name
     names = list(taps) if taps is not None else None

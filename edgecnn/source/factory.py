@@ -6,11 +6,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from edgecnn.errors import ConfigError
+from edgecnn.errors import ConfigError, one_line
 from edgecnn.source.recipes import RECIPES
 from edgecnn.source.request import Request
+from edgecnn.target import did_you_mean
 from edgecnn.zoo.checkpoint import load_into
 from edgecnn.zoo.weights import LoadedWeights, read_weights_file, weights_of_file
 
@@ -23,6 +25,7 @@ def build(request: Request) -> nn.Module:
     """
     path = Path(request.name).resolve()
     where = f"{request.name}:{request.function}"
+    known: list[str] = []
     spec = importlib.util.spec_from_file_location(f"edgecnn_factory_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -30,25 +33,24 @@ def build(request: Request) -> nn.Module:
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
     sys.path.insert(0, str(path.parent))  # as for a script: files beside it can be imported
     try:
-        spec.loader.exec_module(module)
-        function = getattr(module, str(request.function), None)
-        if not callable(function):
+        # Weights that it draws at random are the same each time.
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)  # type: ignore[attr-defined]
+            spec.loader.exec_module(module)
+            function = getattr(module, str(request.function), None)
             known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-            raise ConfigError(
-                f"{request.name} has no function '{request.function}'",
-                hint=f"it has {', '.join(known[:8]) or 'none'}",
-            )
-        made = function()
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever the user's code raises
+            made = function() if callable(function) else None
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         line = _line_in(error, path)
         raise ConfigError(
-            f"{where} failed{line}: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            hint="it is called without arguments and returns a torch.nn.Module",
+            f"{where} failed{line}: {type(error).__name__}: {one_line(error)}",
+            hint="the error is the file's own; it is called without arguments and returns a torch.nn.Module",
         ) from error
     finally:
         sys.path.remove(str(path.parent))
+    if not callable(function):
+        hint = did_you_mean(str(request.function), known) if known else "it has none"
+        raise ConfigError(f"{request.name} has no function '{request.function}'", hint=hint)
     if not isinstance(made, nn.Module):
         kind = "a class" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ConfigError(

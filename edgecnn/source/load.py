@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -79,7 +80,12 @@ def _from_torch(request: Request, progress: Progress) -> Network:
     elif request.kind == "factory":
         module = factory.build(request)
         weights = factory.load_weights(request, module)
-        description = {"source": "factory", "name": f"{Path(request.name).name}:{request.function}"}
+        file = Path(request.name)
+        description = {
+            "source": "factory",
+            "name": f"{file.name}:{request.function}",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
     else:
         module, shape, weights = library.load(request, progress)
         description = {"source": request.kind, "name": request.name, "classes": request.classes}

@@ -46,7 +46,7 @@ class Request:
 
 
 def make_request(
-    model: str,
+    model: str | Path,
     *,
     width: float | None = None,
     resolution: int | None = None,
@@ -72,6 +72,12 @@ def make_request(
     Raises:
         ConfigError: an unknown source, or an option that it does not have.
     """
+    if not isinstance(model, (str, Path)):
+        raise ConfigError(
+            f"a network is named, not passed as a {type(model).__name__}",
+            hint="pass a name of the zoo or the path of an .onnx file, or write a factory: file.py:function",
+        )
+    model = str(model)
     recipe = None if preprocess is None else read_recipe(str(preprocess))
     chosen = None if weights is None else str(weights)
     kind, name, function = _identify(model)
@@ -97,7 +103,7 @@ def make_request(
             f"which input does {model} take?", hint="say its shape, N,C,H,W: --input-shape 1,3,224,224"
         )
     stem = Path(name).stem if kind in ("factory", "onnx") else f"{kind}_{name}"
-    label = re.sub(r"[^A-Za-z0-9._]+", "_", f"{stem}_{function}" if function else stem).strip("._") or "model"
+    label = re.sub(r"[^\w.]+", "_", f"{stem}_{function}" if function else stem).strip("._") or "model"
     size = "" if shape is None else f"-{shape[2]}" if shape[2] == shape[3] else f"-{shape[2]}x{shape[3]}"
     outputs = "" if classes is None else f"-{classes}classes"
     words = _words(model, given | {"input_shape": shape}, preprocess)
@@ -109,14 +115,14 @@ def make_request(
 
 def is_file_source(model: str) -> bool:
     """Whether what was typed names a file that holds a network."""
-    return model.endswith(".onnx") or ".py:" in model or model.endswith(".py")
+    return model.lower().endswith(".onnx") or ".py:" in model or model.endswith(".py")
 
 
 def _identify(model: str) -> tuple[Kind, str, str | None]:
     for library in LIBRARIES:
         if model.startswith(f"{library}:"):
             return library, model.removeprefix(f"{library}:"), None
-    if model.endswith(".onnx"):
+    if model.lower().endswith(".onnx"):
         return "onnx", model, None
     if model.endswith(".py"):
         raise ConfigError(
@@ -125,7 +131,7 @@ def _identify(model: str) -> tuple[Kind, str, str | None]:
     path, _, function = model.rpartition(":")
     if path.endswith(".py"):
         if not Path(path).is_file():
-            raise ConfigError(f"there is no file {path}")
+            raise ConfigError(f"there is no file {path}", hint="it is looked up from the current folder")
         if not function.isidentifier():
             raise ConfigError(f"'{function}' is no name of a function", hint=f"as in {path}:my_function")
         return "factory", path, function
@@ -133,6 +139,8 @@ def _identify(model: str) -> tuple[Kind, str, str | None]:
         prefix = model.partition(":")[0]
         hint = did_you_mean(prefix, [*LIBRARIES])
         raise ConfigError(f"unknown source '{prefix}:'", hint=f"{hint}, path/to/model.onnx, file.py:function")
+    if Path(model).is_file():
+        raise ConfigError(f"{model} is a file of an unknown kind", hint="an ONNX file ends in .onnx")
     return "zoo", model, None
 
 
@@ -146,6 +154,14 @@ _FOREIGN: dict[Kind, tuple[str, ...]] = {
 """The options that a kind of source does not have."""
 
 
+_NOT_ZOO = {
+    "width": "only the zoo has widths",
+    "resolution": "its input is given by --input-shape",
+    "in_channels": "its input is given by --input-shape",
+    "classes": "its outputs are what the file says",
+}
+
+
 def _refuse_foreign(kind: Kind, model: str, given: dict[str, object]) -> None:
     for option in _FOREIGN[kind]:
         if given[option] is None:
@@ -156,7 +172,7 @@ def _refuse_foreign(kind: Kind, model: str, given: dict[str, object]) -> None:
         elif option == "weights":
             hint = "an .onnx file has its own"
         else:
-            hint = "its input is given by --input-shape" if option != "width" else "only the zoo has widths"
+            hint = _NOT_ZOO[option]
         raise ConfigError(f"{model} has no {name}", hint=hint)
     if kind == "factory" and given["weights"] in ("imagenet", "random"):
         raise ConfigError(

@@ -170,7 +170,7 @@ def _what_fits(checkpoint: Checkpoint) -> str:
             with torch.device("meta"):
                 shapes = _shapes(build(spec))
             if shapes == given:
-                return f"the file fits {entry.name}, width {width:g}, {spec.classes} classes"
+                return f"the file fits {entry.name} with --width {width:g} --classes {spec.classes}"
     return "pass weights of this very model, with the names of its state dict"
 
 

@@ -79,7 +79,8 @@ def resolve(name: str) -> Entry:
     """
     by_name = {known: entry for entry in list_models() for known in (entry.name, *entry.aliases)}
     if name not in by_name:
-        raise ConfigError(f"unknown model '{name}'", hint=did_you_mean(name.lower(), list(by_name)))
+        hint = did_you_mean(name.lower(), list(by_name))
+        raise ConfigError(f"unknown model '{name}'", hint=f"{hint}; `edgecnn zoo` lists all")
     return by_name[name]
 
 

@@ -109,7 +109,7 @@ def test_not_one_static_image_in_and_one_result_out(text: str, message: str) -> 
         ),
         (
             "(float[1,3,4] x) => (float[1,3,3] y) { [here] y = MaxPool<kernel_shape=[2]>(x) }",
-            r"MaxPool \(node 'here'\): it is 1-dimensional",
+            r"MaxPool \(node 'here'\) works on 3 dimensions",
         ),
         (
             "(float[1,3,4,4] x) => (float[1,3,4,4] y) { [here] y = Softmax<axis=2>(x) }",

@@ -35,7 +35,7 @@ def is_root() -> bool:
     [
         (("exprt",), "unknown command 'exprt'", "did you mean export?"),
         (("export", "mobilnet", "--target", "tflite"), "unknown model 'mobilnet'", "did you mean mobilenet"),
-        (("export", "qqq", "--target", "tflite"), "unknown model 'qqq'", "known: alexnet, "),
+        (("export", "qqq", "--target", "tflite"), "unknown model 'qqq'", "`edgecnn zoo` lists all"),
         (("export", "lenet5", "--target", "tflit"), "unknown target 'tflit'", "did you mean tflite?"),
         (("export", "lenet5", "--target", "no.toml"), "file no.toml does not exist", "edgecnn targets"),
         (("export", "lenet5"), "where shall lenet5 run?", "edgecnn targets"),
@@ -100,7 +100,11 @@ def checkpoint(kind: str) -> bytes:
         ("truncated", "w.pth is damaged or no weights file", "state dict"),
         ("corrupt", "w.pth is damaged or no weights file", "state dict"),
         ("empty", "w.pth is damaged or no weights file", "state dict"),
-        ("another network", "w.pth does not fit lenet5-1.0-32", "the file fits mobilenet_v2, width 0.35"),
+        (
+            "another network",
+            "w.pth does not fit lenet5-1.0-32",
+            "fits mobilenet_v2 with --width 0.35",
+        ),
         ("a pickle with code", "w.pth is refused: loading it would run", "state_dict()"),
         ("a bare pickle with code", "w.pth is", "state"),
     ],

@@ -766,9 +766,16 @@ def test_a_batch_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_network_that_does_not_run(tmp_path: Path) -> None:
-    file = read(saved(model("y = Conv(x, w)", weights={"w": (6, 3, 3, 3)}), tmp_path), None, "mine")
-    with pytest.raises(ConversionError, match=r"ONNX Runtime cannot run the model: .*channels"):
-        load_original(file)(np.zeros((1, 4, 8, 8), np.float32))
+    error = refused(saved(model("y = Conv(x, w)", weights={"w": (6, 3, 3, 3)}), tmp_path))
+    assert "has weights (6, 3, 3, 3) for an input (1, 4, 8, 8)" in str(error)
+    assert "--input-shape" in str(error.hint)
+
+
+def test_what_onnx_runtime_refuses_is_one_line(tmp_path: Path) -> None:
+    file = read(saved(model("y = Relu(x)"), tmp_path), None, "mine")
+    with pytest.raises(ConversionError, match=r"ONNX Runtime cannot run the model: .") as caught:
+        load_original(file)(np.zeros((1, 3, 8, 8), np.float32))
+    assert "\n" not in str(caught.value)
 
 
 # Files

@@ -18,6 +18,7 @@ from torch import nn
 from edgecnn import pipeline
 from edgecnn.backends import backend
 from edgecnn.bundle.write import read
+from edgecnn.data.sets import shipped_photos_dir
 from edgecnn.target import list_targets, load_target
 
 TARGETS = [target.name for target in list_targets() if target.device == "local"]
@@ -133,3 +134,22 @@ def test_a_factory_network_is_what_it_was(factory: Path, tmp_path: Path) -> None
     got = backend("tflite").load(artifact.model, load_target("tflite"))(x.numpy())[0]
     np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
     assert artifact.manifest["input"]["shape"] == [1, 24, 32, 3]
+
+
+def test_feature_maps_as_output_are_described_as_the_runtime_has_them(tmp_path: Path) -> None:
+    (tmp_path / "maps.py").write_text("from torch import nn\ndef make(): return nn.Conv2d(3, 4, 3)\n")
+    made = pipeline.export(
+        f"{tmp_path}/maps.py:make", ["tflite", "onnxruntime"], input_shape="1,3,8,10", output=tmp_path,
+        measure=False,
+    )  # fmt: skip
+    outputs = [artifact.manifest["output"] for artifact in made]
+    assert [(output["shape"], output["layout"]) for output in outputs] == [
+        ([1, 6, 8, 4], "NHWC"),
+        ([1, 4, 6, 8], "NCHW"),
+    ]
+    photo = sorted((shipped_photos_dir() / "verification").iterdir())[0]
+    done = subprocess.run(
+        [sys.executable, made[1].path / "run.py", photo], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no list of classes" in done.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from edgecnn.cli import run
 from edgecnn.errors import ConfigError, ConversionError, WeightsError
 from edgecnn.source.load import load
 from edgecnn.source.request import make_request
@@ -26,6 +29,33 @@ def the_class(): return Net
 def broken():
     return 1 / 0
 def needs(argument): return make()
+def leaves(): raise SystemExit(0)
+def noisy():
+    print("noise")
+    return make()
+def named_nearly(): return make()
+def half():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3).half()
+        def forward(self, x): return self.conv(x.half()).mean((2, 3))
+    return Half()
+def double():
+    class Double(nn.Module):
+        def forward(self, x): return x.double().mean((2, 3)).float()
+    return Double()
+def chance():
+    import torch
+    class Chance(nn.Module):
+        def forward(self, x): return (x * torch.rand(1, 3, 8, 8)).mean((2, 3))
+    return Chance()
+def sequence():
+    return nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 4, 3))
+def leaves_later():
+    class Leaves(nn.Module):
+        def forward(self, x): raise SystemExit(3)
+    return Leaves()
 def two_outputs():
     class Two(nn.Module):
         def forward(self, x): return x + 1, x * 2
@@ -75,6 +105,7 @@ def test_a_checkpoint_may_be_loaded_into_it(file: str, tmp_path: Path) -> None:
         ("number", "returns a int"),
         ("the_class", "returns a class"),
         ("broken", "failed in line 14: ZeroDivisionError: division by zero"),
+        ("leaves", "failed in line 16: SystemExit: 0"),
         ("needs", "failed: TypeError"),
     ],
 )
@@ -92,6 +123,48 @@ def test_a_file_that_does_not_run(tmp_path: Path, content: str) -> None:
     (tmp_path / "net.py").write_text(content)
     with pytest.raises(ConfigError, match="failed in line 1"):
         load(make_request(f"{tmp_path}/net.py:make", input_shape="1,3,8,8"))
+
+
+def test_a_name_that_is_nearly_right(file: str) -> None:
+    with pytest.raises(ConfigError, match="has no function 'named_neerly'") as caught:
+        load(make_request(f"{file}:named_neerly", input_shape="1,3,8,8"))
+    assert "named_nearly" in str(caught.value.hint)
+
+
+def test_weights_drawn_at_random_are_the_same_each_time(file: str) -> None:
+    request = make_request(f"{file}:make", input_shape="1,3,8,8")
+    torch.manual_seed(1)
+    first = load(request).graph.digest
+    torch.manual_seed(2)
+    assert load(request).graph.digest == first
+
+
+def test_what_the_file_prints_is_no_result(
+    file: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["edgecnn", "inspect", f"{file}:noisy", "--input-shape", "1,3,8,8", "--json"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert run() == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["params"] == 3 * 4 * 9 + 4 + 4 * 5 + 5
+    assert "noise" in err
+
+
+@pytest.mark.parametrize(
+    ("function", "complaint"),
+    [
+        ("half", "computes in float16"),
+        ("double", "computes in float64"),
+        ("chance", "1 x Random"),
+        ("sequence", "works on 3 dimensions"),
+        ("leaves_later", "torch cannot export"),
+    ],
+)
+def test_networks_that_edge_targets_cannot_have(file: str, function: str, complaint: str) -> None:
+    with pytest.raises(ConversionError) as caught:
+        load(make_request(f"{file}:{function}", input_shape="1,3,8,8"))
+    assert complaint in str(caught.value)
+    assert caught.value.hint
 
 
 def test_networks_that_cannot_be_exported(file: str) -> None:

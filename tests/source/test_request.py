@@ -39,6 +39,8 @@ def test_a_zoo_name_means_its_variant() -> None:
         ("net.onnx", {"input_shape": "1,3,96,160"}, "onnx", "net.onnx", "net-96x160"),
         ("net.onnx", {"input_shape": (1, 3, 64, 64)}, "onnx", "net.onnx", "net-64"),
         ("...onnx", {}, "onnx", "...onnx", "model"),
+        ("NET.ONNX", {}, "onnx", "NET.ONNX", "NET"),
+        ("网络.onnx", {}, "onnx", "网络.onnx", "网络"),
     ],
 )
 def test_other_sources(model: str, options: dict[str, Any], kind: str, name: str, variant: str) -> None:
@@ -61,7 +63,8 @@ def test_a_function_in_a_file(net: str) -> None:
         ("net.onnx", {"width": 0.5}, "net.onnx has no --width", "only the zoo"),
         ("net.onnx", {"resolution": 64}, "net.onnx has no --resolution", "--input-shape"),
         ("net.onnx", {"weights": "random"}, "net.onnx has no --weights", "has its own"),
-        ("net.onnx", {"classes": 5}, "net.onnx has no --classes", ""),
+        ("net.onnx", {"classes": 5}, "net.onnx has no --classes", "what the file says"),
+        (5, {}, "not passed as a int", "factory"),
         ("timm:a", {"in_channels": 1}, "timm:a has no --in-channels", "--input-shape"),
         ("no/such/file.py:make", {"input_shape": "1,3,8,8"}, "there is no file no/such/file.py", ""),
         ("net.py", {}, "which function of net.py", "net.py:"),
@@ -81,6 +84,12 @@ def test_what_cannot_be_is_refused(model: str, options: dict[str, Any], complain
         make_request(model, **options)
     assert complaint in str(caught.value)
     assert advice in str(caught.value.hint or "")
+
+
+def test_a_file_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_text("")
+    with pytest.raises(ConfigError, match="a file of an unknown kind"):
+        make_request(tmp_path / "net.tflite")
 
 
 def test_a_factory_needs_a_shape_and_has_weights(net: str) -> None:

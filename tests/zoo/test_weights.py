@@ -382,7 +382,9 @@ def test_file_without_state_dict(tmp_path: Path, content: object) -> None:
 
 def test_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
     torch.save(build(make_spec("resnet18", 0.25)).state_dict(), tmp_path / "w.pth")
-    refuse(tmp_path / "w.pth", match=r"lacks 10 tensors \(features\.0", hint="fits resnet18, width 0.25")
+    refuse(
+        tmp_path / "w.pth", match=r"lacks 10 tensors \(features\.0", hint="fits resnet18 with --width 0.25"
+    )
 
 
 def test_checkpoint_with_other_classes_names_both_shapes(tmp_path: Path) -> None:
@@ -390,7 +392,7 @@ def test_checkpoint_with_other_classes_names_both_shapes(tmp_path: Path) -> None
     refuse(
         tmp_path / "w.pth",
         match=r"classifier\.4\.weight is \[7, 84\] in the file and \[10, 84\] in the model, and 1 more",
-        hint="7 classes",
+        hint="--classes 7",
     )
 
 

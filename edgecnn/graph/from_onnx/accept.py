@@ -39,7 +39,7 @@ def check_network(model: ModelProto) -> None:
             f"the model has opset {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are taken",
             hint="export it with opset 17",
         )
-    _check_operators(model, opset)
+    check_operators(model, opset)
     for node in nodes(model):
         if node.op_type != "BatchNormalization":
             continue
@@ -203,7 +203,13 @@ def not_valid(error: Exception | str) -> ConversionError:
     return ConversionError(f"the model is not valid ONNX: {one_line(error)}", hint="export it again")
 
 
-def _check_operators(model: ModelProto, opset: int) -> None:
+def check_operators(model: ModelProto, opset: int) -> None:
+    """Refuse what is quantised already, and operators that no later stage can know.
+
+    Raises:
+        ConversionError: quantised operators, or those that ONNX does not define, with control flow, or that
+            draw random numbers: all of them, counted.
+    """
     functions = {(function.domain, function.name) for function in model.functions}
     quantized, unknown = Counter[str](), Counter[str]()
     for node in nodes(model):

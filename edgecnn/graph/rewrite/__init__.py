@@ -13,6 +13,7 @@ from edgecnn.graph.rewrite.activation import (
 )
 from edgecnn.graph.rewrite.constants import FoldConstants
 from edgecnn.graph.rewrite.edit import bypass, constant, initializer
+from edgecnn.graph.rewrite.limits import CheckLimits
 from edgecnn.graph.rewrite.linear import AddBiases, FoldAffine, LoneAffine, NormalizeGemm
 from edgecnn.graph.rewrite.names import ReadableNames
 from edgecnn.graph.rewrite.padding import (
@@ -43,7 +44,8 @@ def canonicalize(graph: Graph) -> Graph:
       its padding.
 
     Raises:
-        ConversionError: more than one input or output, or a shape that is not static.
+        ConversionError: more than one input or output, a shape that is not static, or what
+            :class:`~edgecnn.graph.rewrite.limits.CheckLimits` refuses.
     """
     model = graph.copy()
     for rewrite in (
@@ -51,6 +53,7 @@ def canonicalize(graph: Graph) -> Graph:
         passes.IdentityEliminationPass(),
         ReadableNames(),  # unique from here on, also where the exporter gave none
         FoldConstants(),
+        CheckLimits(),
         DropInferenceIdentities(),
         ExplicitReshape(),
         SplitToSlices(),
