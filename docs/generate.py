@@ -1,4 +1,4 @@
-"""Writes commands.md from the commands' help and zoo.md from the zoo; ``--check`` fails on a stale one."""
+"""Writes the pages that the code itself knows: commands, zoo, operators. ``--check`` fails on a stale one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from edgecnn.backends.tflite.lower import LOWERINGS
 from edgecnn.cli import cli
+from edgecnn.quantize.groups import QUANTIZABLE
 from edgecnn.zoo import Entry, list_models
 
 _FOLDER = Path(__file__).parent
@@ -27,6 +29,19 @@ publisher's URL (u). Where torchvision publishes only the first digits of the SH
 """
 
 
+_OPERATORS = """\
+# Operators
+
+Written by `python docs/generate.py`: the operators that a network may have once it is in canonical form. Many
+more are rewritten into these when a network is read: batch norm behind a convolution, Dropout, Split,
+Squeeze, HardSigmoid, Div by a constant, MatMul by one, a mean over height and width, and whatever follows
+from constants alone.
+
+ONNX Runtime and OpenVINO execute nearly every ONNX operator in fp32 and fp16.
+
+"""
+
+
 def commands() -> str:
     """The page of all commands."""
     parts = ["# Commands\n\nThe output of `--help`, written by `python docs/generate.py`.\n", _help()]
@@ -42,6 +57,16 @@ def zoo() -> str:
     rows = "".join(f"| {' | '.join(_cells(entry))} |\n" for entry in list_models())
     listed = "".join(f"- {', '.join(names)}: {paper}\n" for paper, names in papers.items())
     return f"{_ZOO}{rows}\n## Papers\n\n{listed}"
+
+
+def operators() -> str:
+    """The page of operators."""
+    takes = {"int8": QUANTIZABLE, "TFLite": set(LOWERINGS) - {"QuantizeLinear", "DequantizeLinear"}}
+    rows = "".join(
+        f"| {name} | {' | '.join('yes' if name in known else '' for known in takes.values())} |\n"
+        for name in sorted(set().union(*takes.values()))
+    )
+    return f"{_OPERATORS}| operator | {' | '.join(takes)} |\n|---|---|---|\n{rows}"
 
 
 def _cells(entry: Entry) -> list[str]:
@@ -68,8 +93,8 @@ def _help(*command: str) -> str:
 
 
 def main() -> None:
-    """Write or check both pages."""
-    for name, page in (("commands.md", commands()), ("zoo.md", zoo())):
+    """Write or check the pages."""
+    for name, page in (("commands.md", commands()), ("zoo.md", zoo()), ("operators.md", operators())):
         path = _FOLDER / name
         if sys.argv[1:] != ["--check"]:
             path.write_text(page, encoding="utf-8")

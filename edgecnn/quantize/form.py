@@ -15,6 +15,7 @@ int8 is decided once, here, and every target computes these integers:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,15 @@ class Quant:
         bottom = np.rint(low / self.scale) + self.zero_point
         top = np.rint(high / self.scale) + self.zero_point
         return bool(bottom <= 0 and top >= 255)
+
+
+def with_biases(graph: Graph, biases: Mapping[str, np.ndarray]) -> Graph:
+    """The float graph with other biases, by names of its Conv and Gemm nodes."""
+    model = graph.copy()
+    for node in model.graph:
+        if (bias := biases.get(str(node.name))) is not None:
+            node.replace_input_with(2, initializer(model.graph, f"{node.name}.bias", bias))
+    return Graph(model, graph.precision)
 
 
 def to_qdq(graph: Graph, ranges: Ranges) -> Graph:

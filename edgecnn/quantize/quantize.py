@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from edgecnn.progress import Progress, silent
 from edgecnn.quantize.average import average_pools_as_convs
 from edgecnn.quantize.depthwise import batch_norms_as_convs
 from edgecnn.quantize.equalize import equalize, pairs
-from edgecnn.quantize.form import to_qdq
+from edgecnn.quantize.form import to_qdq, with_biases
 from edgecnn.quantize.ranges import find_ranges, widest
 from edgecnn.quantize.rounding import round_weights
 
@@ -33,9 +32,11 @@ def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph
     (``edgecnn.quantize.equalize``) where that works for all of them; where it does not, NNCF gives each
     tensor one range from the start.
 
-    NNCF's ranges leave out what only some images reach. A trained network gains by that (MobileNetV2: 5 dB).
-    Where the result is poor, as with random weights, whose images differ in all they compute, ranges that
-    hold every value are tried too, and the better graph is given.
+    Of NNCF's corrected biases and the network's own the better are taken: behind rounding that keeps sums
+    the correction gains little (MobileNetV2: 0.05 dB, 1 % of agreement), and for small maps, where padding
+    counts, it is wrong (5 dB lost). NNCF's ranges leave out what only some images reach. A trained network
+    gains by that (MobileNetV2: 5 dB). Where the result is poor, as with random weights, whose images differ
+    in all they compute, ranges that hold every value are tried too.
 
     Args:
         graph: the float graph; it stays as it is.
@@ -49,24 +50,27 @@ def quantize(graph: Graph, images: Images, progress: Progress = silent) -> Graph
     made = _convs(rounded) - _convs(graph)
     by_channel = bool(pairs(rounded, made))
     ranges = find_ranges(rounded, images, len(images), progress, by_channel=by_channel)
+    some = list(itertools.islice(images, 0, None, -(-len(images) // _JUDGED)))
+    reference = load_reference(graph, fused=True)
+    expected = [reference(image)[0] for image in some]
     equalized = equalize(rounded, ranges, made)
-    narrow = to_qdq(equalized, ranges)
-    if (reached_db := _sqnr_db(graph, narrow, images)) >= _HEALTHY_DB:
-        return narrow
-    wide = to_qdq(equalized, widest(equalized, ranges, images, len(images)))
-    return wide if _sqnr_db(graph, wide, images) > reached_db else narrow
+    corrected = equalize(with_biases(rounded, ranges.biases), ranges, made)
+    found = [to_qdq(corrected, ranges), to_qdq(equalized, ranges)]
+    reached_db = [_sqnr_db(qdq, some, expected) for qdq in found]
+    if max(reached_db) < _HEALTHY_DB:
+        found.append(to_qdq(equalized, widest(equalized, ranges, images, len(images))))
+        reached_db.append(_sqnr_db(found[-1], some, expected))
+    return found[reached_db.index(max(reached_db))]
 
 
 def _convs(graph: Graph) -> set[str]:
     return {str(node.name) for node in graph.model.graph if node.op_type == "Conv"}
 
 
-def _sqnr_db(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> float:
-    """Signal-to-quantisation-noise ratio of the output on the first calibration images."""
-    expected, got = load_reference(graph, fused=True), load_reference(qdq)
-    signal = noise = 0.0
-    for image in itertools.islice(images, _JUDGED):
-        exact = expected(image)[0]
-        signal += float(np.square(exact).sum())
-        noise += float(np.square(exact - got(image)[0]).sum())
+def _sqnr_db(qdq: Graph, images: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """Signal-to-quantisation-noise ratio of an int8 graph's output."""
+    got = load_reference(qdq)
+    signal = sum(float(np.square(exact).sum()) for exact in expected)
+    pairs = zip(images, expected, strict=True)
+    noise = sum(float(np.square(exact - got(image)[0]).sum()) for image, exact in pairs)
     return 10 * math.log10(signal / noise) if signal and noise else math.inf
