@@ -33,13 +33,7 @@ def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bo
         del proto.graph.output[:]
         proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in taps)
         serialized = proto.SerializeToString()
-    options = ort.SessionOptions()
-    if not fused:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Small layers gain nothing from a second thread, and lose much where another process wants the core.
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4  # what it says in red it also raises
-    session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    session = open_session(serialized, fused=fused)
     input_name = session.get_inputs()[0].name
     names = list(taps) if taps is not None else None
 
@@ -47,3 +41,14 @@ def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bo
         return session.run(names, {input_name: x})  # type: ignore[no-any-return]
 
     return run
+
+
+def open_session(serialized: bytes, *, fused: bool) -> ort.InferenceSession:
+    """ONNX Runtime on one thread of the CPU, with its graph optimisation on or off."""
+    options = ort.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Small layers gain nothing from a second thread, and lose much where another process wants the core.
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # what it says in red it also raises
+    return ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])

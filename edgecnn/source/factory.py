@@ -73,13 +73,7 @@ def load_weights(request: Request, module: nn.Module) -> LoadedWeights:
     return LoadedWeights(
         kind="own",
         description=f"the weights that {Path(request.name).name}:{request.function} gave it",
-        sha256=None,
-        file_name=None,
         preprocess=RECIPES["imagenet"],
-        labels=None,
-        trained_resolution=None,
-        top1_percent=None,
-        licence=None,
     )
 
 

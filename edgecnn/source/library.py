@@ -80,7 +80,7 @@ def _torchvision(
     load_into(module, request.variant, checkpoint)
     metrics = published.meta.get("_metrics", {}).get("ImageNet-1K", {})
     return module, shape, _published(
-        checkpoint, recipe, shape, f"ImageNet-1k weights of torchvision ({published})",
+        checkpoint, recipe, f"ImageNet-1k weights of torchvision ({published})",
         tuple(published.meta["categories"]), metrics.get("acc@1"),
     )  # fmt: skip
 
@@ -110,9 +110,8 @@ def _timm(request: Request, timm: ModuleType, progress: Progress) -> tuple[nn.Mo
         )
     checkpoint = _from_hub(str(about["hf_hub_id"]))
     load_into(module, request.variant, checkpoint)
-    labels = None
     description = f"weights of timm ({about['hf_hub_id']})"
-    return module, shape, _published(checkpoint, recipe, shape, description, labels, None)
+    return module, shape, _published(checkpoint, recipe, description)
 
 
 def _from_hub(repository: str) -> Checkpoint:
@@ -149,10 +148,9 @@ def _chosen(request: Request, module: nn.Module, shape: Shape, recipe: Preproces
 def _published(
     checkpoint: Checkpoint,
     recipe: Preprocess,
-    shape: Shape,
     description: str,
-    labels: tuple[str, ...] | None,
-    top1_percent: float | None,
+    labels: tuple[str, ...] | None = None,
+    top1_percent: float | None = None,
 ) -> LoadedWeights:
     return LoadedWeights(
         kind="imagenet",
@@ -163,7 +161,6 @@ def _published(
         labels=labels,
         trained_resolution=recipe.crop[0],
         top1_percent=top1_percent,
-        licence=None,
     )
 
 

@@ -111,13 +111,9 @@ def _from_onnx(request: Request) -> Network:
     weights = LoadedWeights(
         kind="own",
         description=f"weights of {Path(request.name).name}",
+        preprocess=RECIPES["imagenet"],
         sha256=file.sha256,
         file_name=Path(request.name).name,
-        preprocess=RECIPES["imagenet"],
-        labels=None,
-        trained_resolution=None,
-        top1_percent=None,
-        licence=None,
     )
     return Network(
         variant=request.variant,

@@ -100,6 +100,19 @@ class SqueezeExcitation(nn.Module):
         return x * scale
 
 
+def alexnet_classifier(inputs: int, hidden: int, classes: int) -> nn.Sequential:
+    """Three dense layers with ReLU between them, dropout before the first two (Krizhevsky et al. 2012)."""
+    return nn.Sequential(
+        nn.Dropout(0.5),
+        nn.Linear(inputs, hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, classes),
+    )
+
+
 def local_response_norm() -> nn.LocalResponseNorm:
     """Each value over ``(2 + 1e-4 * sum of squares) ** 0.75``, the sum over the 5 nearest maps.
 

@@ -31,19 +31,19 @@ class LoadedWeights:
     ``own`` for those that a model file came with."""
     description: str
     """One line for people."""
-    sha256: str | None
-    """SHA-256 of the checkpoint file; None for random weights."""
-    file_name: str | None
-    """Name of the checkpoint file; None for random weights."""
     preprocess: Preprocess
     """Input preparation at the network's resolution: the weights' own, or the best known default."""
-    labels: tuple[str, ...] | None
+    sha256: str | None = None
+    """SHA-256 of the checkpoint file; None for random weights."""
+    file_name: str | None = None
+    """Name of the checkpoint file; None for random weights."""
+    labels: tuple[str, ...] | None = None
     """Names of the outputs, where they are known."""
-    trained_resolution: int | None
+    trained_resolution: int | None = None
     """Resolution of the published accuracy, in pixels, where it is known."""
-    top1_percent: float | None
+    top1_percent: float | None = None
     """Published top-1 accuracy at the trained resolution, in percent, where there is one."""
-    licence: str | None
+    licence: str | None = None
     """Licence of the weights, where it is known."""
 
     @property
@@ -107,31 +107,13 @@ def read_weights_file(source: str) -> Checkpoint:
 
 def random_weights(preprocess: Preprocess) -> LoadedWeights:
     """The record of weights that nobody trained."""
-    return LoadedWeights(
-        kind="random",
-        description="random weights, untrained",
-        sha256=None,
-        file_name=None,
-        preprocess=preprocess,
-        labels=None,
-        trained_resolution=None,
-        top1_percent=None,
-        licence=None,
-    )
+    return LoadedWeights("random", "random weights, untrained", preprocess)
 
 
 def weights_of_file(checkpoint: Checkpoint, preprocess: Preprocess) -> LoadedWeights:
     """The record of a checkpoint that is nobody's published one."""
     return LoadedWeights(
-        kind="file",
-        description=f"weights of {checkpoint.name}",
-        sha256=checkpoint.sha256,
-        file_name=checkpoint.name,
-        preprocess=preprocess,
-        labels=None,
-        trained_resolution=None,
-        top1_percent=None,
-        licence=None,
+        "file", f"weights of {checkpoint.name}", preprocess, checkpoint.sha256, checkpoint.name
     )
 
 

@@ -140,7 +140,6 @@ def _convert(proto: ModelProto, name: str) -> tuple[Graph, int]:
                 raise in_training_mode(label(serde.serialize_node(node)))
     params = _learned(model.graph)
     model = to_opset(model)
-    fold_constants(model)
     for node in model.graph:
         _join_transposes(node)
     graph = model.graph

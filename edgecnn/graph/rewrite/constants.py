@@ -7,12 +7,12 @@ import math
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-import onnxruntime as ort
 from onnx import GraphProto, ModelProto, helper, numpy_helper, shape_inference
 from onnx_ir import serde
 
 from edgecnn.errors import ConversionError, one_line
 from edgecnn.graph.graph import shape_of
+from edgecnn.graph.reference import open_session
 from edgecnn.graph.rewrite.edit import constant, initializer
 
 LARGEST_TENSOR = 2**28
@@ -156,13 +156,8 @@ def _run_constants(model: ir.Model) -> bool:
 
 
 def _run(model: ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return session.run(None, inputs)  # type: ignore[no-any-return]
+        return open_session(model.SerializeToString(), fused=False).run(None, inputs)  # type: ignore[no-any-return]
     except Exception as error:  # ONNX Runtime raises a type of its own for each status
         raise ConversionError(
             f"a constant of the model cannot be computed: {one_line(error)}",

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from edgecnn.spec import ModelSpec
-from edgecnn.zoo.layers import init_weights, local_response_norm, scale_channels
+from edgecnn.zoo.layers import alexnet_classifier, init_weights, local_response_norm, scale_channels
 
 
 class _Layout(NamedTuple):
@@ -65,15 +65,7 @@ class AlexNet(nn.Module):
         side = (resolution + 2 * layout.first_padding - 11) // 4 + 1
         for _ in range(3):
             side = (side - 3) // 2 + 1
-        self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
-            nn.Linear(c5 * side * side, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, classes),
-        )
+        self.classifier = alexnet_classifier(c5 * side * side, hidden, classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from edgecnn.spec import ModelSpec
-from edgecnn.zoo.layers import init_weights, local_response_norm, scale_channels
+from edgecnn.zoo.layers import alexnet_classifier, init_weights, local_response_norm, scale_channels
 
 
 class ZFNet(nn.Module):
@@ -47,15 +47,7 @@ class ZFNet(nn.Module):
         second = ((resolution - 5) // 2 + 1) // 2
         third = ((second - 5) // 2 + 1) // 2
         side = third // 2
-        self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
-            nn.Linear(c5 * side * side, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, classes),
-        )
+        self.classifier = alexnet_classifier(c5 * side * side, hidden, classes)
         init_weights(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgecnn.spec import ModelSpec
 from edgecnn.zoo.families.mobilenet_v1 import build
@@ -69,20 +70,9 @@ def network(
 
 
 def count_macs(width: float, resolution: int) -> int:
-    macs = 0
-
-    def add(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal macs
-        weights = module.weight.numel()
-        macs += weights if isinstance(module, nn.Linear) else weights // len(module.weight) * output.numel()
-
-    with torch.device("meta"):
-        model = network(width, resolution)
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.register_forward_hook(add)
-        model(torch.zeros(1, 3, resolution, resolution))
-    return macs
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network(width, resolution)(torch.zeros(1, 3, resolution, resolution))
+    return int(counter.get_total_flops()) // 2
 
 
 @pytest.mark.parametrize(("width", "resolution"), _MACS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgecnn.spec import ModelSpec
 from edgecnn.zoo.families.mobilenet_v3 import build
@@ -19,19 +20,10 @@ def network(
 
 def count(name: str, width: float) -> tuple[int, int]:
     """Parameters and multiply-accumulates."""
-    macs = 0
-
-    def add(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal macs
-        weights = module.weight.numel()
-        macs += weights if isinstance(module, nn.Linear) else weights // len(module.weight) * output.numel()
-
-    with torch.device("meta"):
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model = network(name, width)
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.register_forward_hook(add)
         model(torch.zeros(1, 3, 224, 224))
+    macs = int(counter.get_total_flops()) // 2
     return sum(parameter.numel() for parameter in model.parameters()), macs
 
 
