@@ -53,7 +53,7 @@ def main() -> None:
     inputs = ours.inputs(work)
     contestants: dict[str, Callable[[Path], None]] = {"edgecnn": _export}
     installed = {"edgecnn": versions(Path(sys.executable))}
-    for peer in (peer for peer in PEERS if peer.requirements):
+    for peer in (peer for peer in PEERS if peer.runtime == "tflite"):
         python = environment(peer, work)
         installed[peer.name] = versions(python)
         contestants[peer.name] = lambda folder, peer=peer, python=python: run(peer, python, inputs, folder)

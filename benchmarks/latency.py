@@ -39,7 +39,7 @@ def main() -> None:
     work = arguments.work.resolve()
 
     say("compiling")
-    files = ours.make().files(work)
+    files = ours.make().files(work / "edgecnn" / ours.MODEL)
     inputs = ours.inputs(work)
     peers = [peer for peer in PEERS if arguments.runtime in (None, peer.runtime)]
     theirs = {peer.name: built(peer, inputs, work) for peer in peers}

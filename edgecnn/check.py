@@ -123,7 +123,7 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
 
     A runtime may leave out a rounding that the QDQ graph has. Where the outputs part by more than
     ``INT8_STEPS``, the model holds if it is as near to the float graph as the QDQ graph is; the check then
-    says so.
+    says so. Where the last layer is in float, a step is a 255th of the span of the QDQ graph's outputs.
 
     Args:
         graph: the canonical fp32 graph.
@@ -136,7 +136,7 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
         ParityError: neither holds, or a clear top-1 differs; it names the first layer that diverges.
     """
     scales = _steps(qdq)
-    step = scales[str(qdq.output.name)]
+    step = scales.get(str(qdq.output.name)) or _span(load_reference(qdq), images) / 255
 
     def first(image: np.ndarray) -> str | None:
         layers = _quantized_layers(qdq)
@@ -366,13 +366,19 @@ def _dequantized(graph: Graph, tensor: str) -> str:
 
 
 def _quantized_layers(graph: Graph) -> dict[str, str]:
-    """The layer of every quantised activation that an operator computes, in execution order."""
-    return {
-        operand.name: operator.name
-        for operator in operators(graph)
-        for operand in operator.outputs
-        if operand.scale is not None
-    }
+    """The layer of every quantised activation that an operator computes, in execution order.
+
+    What is quantised behind a layer in float stands for that layer.
+    """
+    layers: dict[str, str] = {}
+    in_float: dict[str, str] = {}
+    for operator in operators(graph):
+        name, source = operator.name, operator.inputs[0]
+        if operator.op_type == "QuantizeLinear" and source is not None:
+            name = in_float.get(source.name, name)
+        for operand in operator.outputs:
+            (in_float if operand.scale is None else layers)[operand.name] = name
+    return layers
 
 
 def _steps(graph: Graph) -> dict[str, float]:
@@ -383,6 +389,13 @@ def _steps(graph: Graph) -> dict[str, float]:
         for operand in operator.outputs
         if operand.scale is not None
     }
+
+
+def _span(run: Runner, images: Iterable[np.ndarray]) -> float:
+    """Highest minus lowest output on all images; 1 where all are equal."""
+    outputs = [run(image)[0] for image in images]
+    span = max(float(output.max()) for output in outputs) - min(float(output.min()) for output in outputs)
+    return span or 1.0
 
 
 def _mean_steps(expected: np.ndarray, got: np.ndarray, step: float) -> float:

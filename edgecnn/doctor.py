@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.agent import host
+from edgecnn.fetch.cache import cache_dir
 from edgecnn.target import shipped_targets_dir
 from edgecnn.versions import version_of
-from edgecnn.zoo.fetch import cache_dir
 
 _TIMEOUT_S = 60
 
@@ -22,7 +22,6 @@ _PACKAGES = (
     ("framework", "torch", "torch", ""),
     ("framework", "onnx", "onnx", ""),
     ("framework", "onnx_ir", "onnx-ir", ""),
-    ("quantiser", "nncf", "nncf", ""),
     ("runtime", "onnxruntime", "onnxruntime", ""),
     ("runtime", "ai_edge_litert.interpreter", "ai-edge-litert", ""),
     ("runtime", "openvino", "openvino", "[openvino]"),

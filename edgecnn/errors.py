@@ -14,7 +14,8 @@ class EdgeCNNError(Exception):
     """The base of all expected failures.
 
     ``str(error)`` is one line. ``hint`` is what the user can do next. ``exit_code`` is what the command
-    line exits with: 2 where the request itself is wrong, 1 where carrying it out failed.
+    line exits with: 2 where the request itself is wrong, 1 where carrying it out failed, 3 where a budget
+    could not be met.
     """
 
     exit_code = 1
@@ -48,6 +49,12 @@ class ConversionError(EdgeCNNError):
 
 class ParityError(EdgeCNNError):
     """A stage's result differs from what it was made from by more than its limit."""
+
+
+class BudgetError(EdgeCNNError):
+    """The best that was found does not meet the accuracy asked for; it is kept, and named as such."""
+
+    exit_code = 3
 
 
 class DeviceError(EdgeCNNError):

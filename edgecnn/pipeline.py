@@ -5,9 +5,10 @@ One stage after the other; stages up to the graph are shared by all targets of o
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -19,23 +20,32 @@ from edgecnn.backends import backend
 from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
 from edgecnn.cost import analyze
-from edgecnn.data.images import list_images
-from edgecnn.data.sets import ImageStream, calibration_images, digest, verification_images
+from edgecnn.data.labelled import Inputs
+from edgecnn.data.sets import verification_inputs
 from edgecnn.devices import local
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError, EdgeCNNError
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.half import to_fp16
+from edgecnn.int8 import Int8, Int8Options, make_int8
 from edgecnn.measurement import Measurement
+from edgecnn.payoff import PayOff, measure_payoff
 from edgecnn.progress import Progress, silent
+from edgecnn.quantize.portability import Portability, portability
+from edgecnn.report.bundle import bundle_report
+from edgecnn.report.explain import Explanation, explain
+from edgecnn.report.page import write_report
+from edgecnn.report.verdicts import verdicts
 from edgecnn.source.load import Network, load
 from edgecnn.source.request import Request, make_request
 from edgecnn.target import Target, load_target
 from edgecnn.versions import tool_versions
 
-# Enough to a few tenths of a decibel, and the check stays shorter than the calibration.
-_CHECKED_CALIBRATION_IMAGES = 16
 _UNSEEN = "verification photographs"
+_EXPLAINED = 500
+"""Images whose answers the report compares, at most."""
+_OVER_BUDGET = "-over-budget"
+"""Ends the name of a bundle that loses more than was allowed."""
 # The quick figure of an export; `edgecnn bench` takes its time.
 _QUICK = {"min_time_s": 0.2, "min_runs": 20, "max_time_s": 5.0}
 
@@ -51,7 +61,10 @@ class _Source:
     """The one that is compiled: the float graph itself, its fp16 form, or the QDQ graph."""
     checks: tuple[Future[check.Check], ...]
     """Of the graphs; under way, or done."""
-    calibration: dict[str, Any] | None
+    int8: Int8 | None
+    """How the QDQ graph came about; None for other precisions."""
+    explanation: Future[Explanation] | None
+    """Where the QDQ graph loses what it loses; None for other precisions."""
 
 
 def export(
@@ -67,6 +80,12 @@ def export(
     weights: str | Path | None = None,
     preprocess: str | Path | None = None,
     calibration: str | Path | None = None,
+    data: str | Path | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    time_budget_s: float | None = None,
+    search: bool = False,
+    portable: bool = False,
     output: str | Path = ".",
     force: bool = False,
     measure: bool = True,
@@ -87,7 +106,14 @@ def export(
         weights: ``imagenet``, ``random``, or a checkpoint file; None for what the source comes with.
         preprocess: how images become inputs: ``imagenet``, ``signed``, ``unit``, ``raw``, or a
             ``preprocess.json``; None for what the weights were trained with.
-        calibration: a folder of images that decide int8 ranges; None for the photographs in the package.
+        calibration: a folder or a labelled set whose images decide int8 ranges; None for the photographs in
+            the package.
+        data: labelled images that a budget or a search is judged on; calibration must not have seen them.
+        max_drop: points of top-1 on ``data`` that int8 may lose; layers return to float until it holds.
+        min_agreement: share of ``data`` that must keep its class in int8, from 0 to 1.
+        time_budget_s: seconds that guard or search may take; None for ten minutes.
+        search: try ways to quantise, and take the one that is best on ``data`` and on the first target.
+        portable: make weights coarser where x86 CPUs without VNNI would compute something else.
         output: the folder in which the bundles, named
             ``<model>-<width>-<resolution>-<target>-<precision>`` for the zoo, are made.
         force: replace bundles that are there.
@@ -98,8 +124,10 @@ def export(
         The artifacts, in the order of ``targets``. If one fails its check, none of those after it are made.
 
     Raises:
+        BudgetError: the budget is not met; the best bundles are made, and their names say so.
         EdgeCNNError: one of its subclasses, with a hint; nothing is left of the bundle that failed.
     """
+    options = Int8Options(calibration, data, max_drop, min_agreement, time_budget_s, search, portable)
     request = make_request(
         model,
         width=width,
@@ -111,75 +139,110 @@ def export(
         preprocess=preprocess,
     )
     output = Path(output)
-    calibration = Path(calibration) if calibration is not None else None
     names = list(dict.fromkeys([targets] if isinstance(targets, str) else map(str, targets)))
     loaded_targets = [load_target(name) for name in names]
     if not loaded_targets:
         raise ConfigError("no target is named", hint="`edgecnn targets` lists them")
     for target in loaded_targets:
         target.check_precision(precision)
-    if calibration is not None and precision != "int8":
-        raise ConfigError(
-            f"calibration images are given, but {precision} has no use for them",
-            hint="add --precision int8, or leave --calibration out",
-        )
-    images = list_images(calibration) if calibration is not None else calibration_images()
-    backends = [backend(target.runtime) for target in loaded_targets]
+    options.check(precision)
+    modules = [backend(target.runtime) for target in loaded_targets]
     places = [output / f"{request.variant}-{target.name}-{precision}" for target in loaded_targets]
     for place in places:
         check_place(place, force=force)
+        if options.budget is not None:
+            check_place(_over_budget(place), force=force)
         if places.count(place) > 1:
             raise ConfigError(f"two targets would make {place}", hint="rename one of the target files")
 
     artifacts: list[Artifact] = []
     # Checks run beside the work that follows them: torch and the runtimes leave the interpreter to it.
     with ThreadPoolExecutor(2) as beside:
-        source = _source(request, precision, images, beside, progress)
-        for name, target, module, place in zip(names, loaded_targets, backends, places, strict=True):
-            command = _command(request, name, precision, calibration)
+        paired = list(zip(loaded_targets, modules, strict=True))
+        source = _source(request, precision, options, paired, beside, progress)
+        for name, (target, module), place in zip(names, paired, places, strict=True):
+            command = _command(request, name, precision, options)
+            over = source.int8 is not None and source.int8.over_budget(target)
             try:
-                made = _bundle(source, target, module, place, command, force, measure, beside, progress)
+                made = _bundle(
+                    source,
+                    target,
+                    module,
+                    _over_budget(place) if over else place,
+                    command,
+                    force,
+                    measure,
+                    beside,
+                    progress,
+                )
             except EdgeCNNError as error:
                 if artifacts:
                     good = ", ".join(str(artifact.path) for artifact in artifacts)
                     error.hint = f"{error.hint or ''} (made before it, and good: {good})".strip()
                 raise
             artifacts.append(made)
+    if source.int8 is not None:
+        made_for = zip(loaded_targets, artifacts, strict=True)
+        missed = [(target, made.path) for target, made in made_for if source.int8.over_budget(target)]
+        if missed:
+            raise source.int8.budget_error(missed)
     return artifacts
 
 
+def _over_budget(place: Path) -> Path:
+    return place.with_name(f"{place.name}{_OVER_BUDGET}")
+
+
 def _source(
-    request: Request, precision: str, images: list[Path], beside: Executor, progress: Progress
+    request: Request,
+    precision: str,
+    options: Int8Options,
+    targets: list[tuple[Target, ModuleType]],
+    beside: Executor,
+    progress: Progress,
 ) -> _Source:
     network = load(request, progress)
-    float_graph, recipe = network.graph, network.weights.preprocess
-    verification = ImageStream(tuple(verification_images()), recipe)
-    checks = [
-        beside.submit(
-            check.float_graph,
-            float_graph,
-            network.original(),
-            network.original_name,
-            verification,
-            network.layers,
-        )
-    ]
-    graph, calibration = float_graph, None
+    float_graph, weights = network.graph, network.weights
+    verification = verification_inputs(weights.preprocess)
+    checks: list[Future[check.Check]] = []
+    if network.qdq is None:
+        original = network.original(), network.original_name
+        checks.append(beside.submit(check.float_graph, float_graph, *original, verification, network.layers))
+    elif precision != "int8":
+        raise ConfigError(f"{request.name} is quantised already", hint="add --precision int8")
+    graph, int8, explanation = float_graph, None, None
     if precision == "fp16":
         graph = to_fp16(float_graph)
         checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
     elif precision == "int8":
-        # NNCF takes a while to import; float exports go without.
-        from edgecnn.quantize.quantize import quantize
+        int8 = make_int8(network, options, targets, progress)
+        graph = int8.graph
+        checks.append(Future())
+        checks[-1].set_result(int8.check)
+        if network.qdq is None:
+            # Too few calibration images, or all alike, show only on others.
+            checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
+        explanation = beside.submit(_explain, network, int8, verification)
+    return _Source(request, network, analyze(float_graph).macs, graph, tuple(checks), int8, explanation)
 
-        graph = quantize(float_graph, ImageStream(tuple(images), recipe), progress)
-        every = -(-len(images) // _CHECKED_CALIBRATION_IMAGES)
-        some = ImageStream(tuple(images[::every]), recipe)
-        checks.append(beside.submit(check.lowered_graph, float_graph, graph, some, "calibration images"))
-        # Too few images, or all alike, show only on others.
-        checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
-        calibration = {"images": len(images), "sha256": digest(images)}
-    return _Source(request, network, analyze(float_graph).macs, graph, tuple(checks), calibration)
+
+def _explain(network: Network, int8: Int8, images: Inputs) -> Explanation:
+    """The images are the user's own where there are some."""
+    weights, which = network.weights, _UNSEEN
+    if int8.data is not None:
+        some = int8.data.take(range(min(len(int8.data), _EXPLAINED)))
+        images, which = some.inputs(weights.preprocess), f"images of {some.name}"
+    names = [Path(images.pictures.name(index)).name for index in range(len(images))]
+    return explain(
+        network.graph,
+        int8.graph,
+        images,
+        names,
+        which,
+        weights.preprocess,
+        weights.labels,
+        trained=not weights.random,
+    )
 
 
 def _bundle(
@@ -196,13 +259,27 @@ def _bundle(
     progress(f"compiling for {target.name}", 0, None)
     with staged(place, force=force) as folder:
         files = module.compile(source.graph, target, folder)
+        size_bytes = sum(path.stat().st_size for path in files)
         progress(f"checking {target.name}", 0, None)
         pending = (*source.checks, beside.submit(_check_artifact, source, module, files[0], target))
+        portable = None if source.int8 is None else beside.submit(_portability, source, target)
         checks = tuple(check.result() for check in pending)  # the earliest stage that failed speaks first
-        measurement = _measure(source, target, files, progress) if measure else None
+        # Before the measurement, beside which nothing runs.
+        carried = None if portable is None else portable.result()
+        explanation = None if source.explanation is None else source.explanation.result()
+        measurement, payoff = _measure(source, target, module, files, progress) if measure else (None, None)
+        manifest = _manifest(source, target, module, files, checks, measurement, command)
+        if source.int8 is not None and carried is not None:
+            manifest |= source.int8.to_json(target)
+            manifest["portability"] = carried.to_json()
+            manifest["payoff"] = None if payoff is None else payoff.to_json()
+            answers = verdicts(carried, payoff, source.int8, target)
+            report = bundle_report(manifest, size_bytes, explanation, answers)
+            write_report(folder / "report.html", report)
         write_files(
             folder,
-            _manifest(source, target, module, files, checks, measurement, command),
+            manifest,
+            size_bytes,
             source.network.weights.preprocess.to_json(),
             source.network.weights.labels,
             module.PACKAGES,
@@ -211,14 +288,22 @@ def _bundle(
 
 
 def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:
-    images = ImageStream(tuple(verification_images()), source.network.weights.preprocess)
+    images = verification_inputs(source.network.weights.preprocess)
     loader, run = partial(module.load, model, target), module.load(model, target)
     if source.graph.precision == "int8":
         return check.int8_artifact(source.network.graph, source.graph, loader, run, images)
     return check.float_artifact(source.graph, loader, run, images)
 
 
-def _measure(source: _Source, target: Target, files: list[Path], progress: Progress) -> Measurement:
+def _portability(source: _Source, target: Target) -> Portability:
+    images = verification_inputs(source.network.weights.preprocess)
+    return portability(source.network.graph, source.graph, images, target.runtime)
+
+
+def _measure(
+    source: _Source, target: Target, module: ModuleType, files: list[Path], progress: Progress
+) -> tuple[Measurement, PayOff | None]:
+    """The quick measurement; int8 is timed in turns with fp32."""
     job = Job(
         model=files[0],
         companions=tuple(files[1:]),
@@ -230,14 +315,20 @@ def _measure(source: _Source, target: Target, files: list[Path], progress: Progr
         macs=source.macs,
         **_QUICK,  # type: ignore[arg-type]
     )
-    return local.measure(job, progress=progress)
+    if source.int8 is None:
+        return local.measure(job, progress=progress), None
+    with tempfile.TemporaryDirectory(prefix="edgecnn-fp32-") as folder:
+        model, *companions = module.compile(source.network.graph, target, Path(folder))
+        fp32 = replace(job, model=model, companions=tuple(companions), precision="fp32")
+        _, measurement, verdict = measure_payoff(source.network.graph, source.graph, fp32, job, progress)
+    return measurement, verdict
 
 
-def _command(request: Request, target: str, precision: str, calibration: Path | None) -> list[str]:
+def _command(request: Request, target: str, precision: str, options: Int8Options) -> list[str]:
     """The command that makes the same bundle again."""
-    model, *options = request.options
-    command = ["edgecnn", "export", model, "--target", target, "--precision", precision, *options]
-    return command + (["--calibration", str(calibration)] if calibration is not None else [])
+    model, *words = request.options
+    command = ["edgecnn", "export", model, "--target", target, "--precision", precision, *words]
+    return [*command, *options.words]
 
 
 def _manifest(
@@ -277,7 +368,8 @@ def _manifest(
         "params": source.network.params,
         "macs": source.macs,
         "weights": recorded,
-        "calibration": source.calibration,
+        "calibration": None,
+        "float_graph_sha256": source.network.graph.digest,
         "graph_sha256": graph.digest,
         "checks": [entry.to_json() for entry in checks],
         "measured": None if measurement is None else _measured(measurement),

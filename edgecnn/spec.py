@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -67,3 +68,40 @@ class Preprocess:
         """A plain dict for ``preprocess.json``."""
         fields = asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+
+    @staticmethod
+    def from_json(value: Any) -> Preprocess:
+        """The recipe that ``to_json`` gave.
+
+        Raises:
+            ValueError: it is none, or one that cannot be.
+        """
+        if not isinstance(value, dict) or set(value) != {field.name for field in fields(Preprocess)}:
+            raise ValueError("a preprocessing has other keys")
+        if not _is_sound(value):
+            raise ValueError("a preprocessing cannot have these values")
+        height, width = value["crop"]
+        mean, std = tuple(map(float, value["mean"])), tuple(map(float, value["std"]))
+        return Preprocess(value["resize"], (height, width), mean, std, value["interpolation"])
+
+
+def _is_sound(value: dict[str, Any]) -> bool:
+    def numbers(field: str, least: float) -> bool:
+        given = value[field]
+        return (
+            isinstance(given, list)
+            and bool(given)
+            and all(isinstance(x, (int, float)) and math.isfinite(x) and x > least for x in given)
+        )
+
+    return (
+        isinstance(value["resize"], int)
+        and numbers("crop", 0)
+        and len(value["crop"]) == 2
+        and all(isinstance(side, int) for side in value["crop"])
+        and value["resize"] >= min(value["crop"])
+        and numbers("mean", -math.inf)
+        and numbers("std", 0)
+        and len(value["mean"]) == len(value["std"])
+        and value["interpolation"] in ("bilinear", "bicubic")
+    )

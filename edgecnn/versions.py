@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable
 
-TOOLS = ("edgecnn", "torch", "onnx", "onnx-ir", "onnxruntime", "nncf", "numpy", "pillow")
+TOOLS = ("edgecnn", "torch", "onnx", "onnx-ir", "onnxruntime", "numpy", "pillow")
 """Packages that take part in every export."""
 
 

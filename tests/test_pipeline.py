@@ -21,12 +21,14 @@ import edgecnn
 from edgecnn import benchmark, pipeline
 from edgecnn.artifact import Artifact
 from edgecnn.bundle.write import read
-from edgecnn.data.sets import calibration_images, digest, shipped_photos_dir
+from edgecnn.data.calibration import open_calibration
+from edgecnn.data.sets import calibration_images, shipped_photos_dir
 from edgecnn.errors import ConfigError, ParityError, WeightsError
+from edgecnn.fetch.fetch import fetch
+from edgecnn.spec import Preprocess
 from edgecnn.target import PRECISIONS, list_targets
 from edgecnn.versions import version_of
 from edgecnn.zoo import build, make_spec, resolve
-from edgecnn.zoo.fetch import fetch
 
 TARGETS = [target.name for target in list_targets() if target.device == "local"]
 SMALL = {
@@ -91,13 +93,14 @@ def test_the_manifest_tells_how_it_was_made(photos: Path, tmp_path: Path) -> Non
     weights = manifest["weights"]
     assert (weights["kind"], weights["file_name"], weights["random"]) == ("file", "mine.pth", False)
     assert weights["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    images = sorted(photos.iterdir())
-    assert manifest["calibration"] == {"images": len(images), "sha256": digest(images)}
+    used = open_calibration(photos, Preprocess(32, (32, 32), (0.5,), (0.5,)))
+    assert manifest["calibration"]["sha256"] == used.sha256
+    assert manifest["calibration"]["fingerprints"] == list(used.fingerprints)
     assert len(manifest["graph_sha256"]) == 64
     for name, recorded in manifest["files"].items():
         data = (artifact.path / name).read_bytes()
         assert recorded == {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-    tools = "edgecnn torch onnx onnx-ir onnxruntime nncf numpy pillow ai-edge-litert"
+    tools = "edgecnn torch onnx onnx-ir onnxruntime numpy pillow ai-edge-litert"
     for tool in tools.split():
         assert manifest["versions"][tool] == version_of(tool) is not None
     for entry in manifest["checks"]:

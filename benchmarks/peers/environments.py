@@ -19,6 +19,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ONNX2TF_SAMPLES = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
+# ONNX Runtime's quantiser, which wants sympy, and NNCF, which gets openvino, share an environment.
+_ONNX_TOOLS = ("onnx==1.23.2", "onnxruntime==1.31.1", "sympy==1.14.0", "nncf==3.4.0", "openvino==2026.4.1")
+
+
 @dataclass(frozen=True)
 class Peer:
     """A converter: how it is installed, the script that runs it, and what that writes."""
@@ -27,8 +31,10 @@ class Peer:
     """What tables call it."""
     runtime: str
     """The runtime that its files are for."""
+    environment: str
+    """Its virtual environment; peers that name the same one have the same requirements."""
     requirements: tuple[str, ...]
-    """What pip installs besides torch; empty where edgecnn's own environment has it."""
+    """What pip installs there besides torch."""
     script: str
     """The script beside this file."""
     files: dict[str, str]
@@ -39,6 +45,7 @@ PEERS = (
     Peer(
         name="litert-torch",
         runtime="tflite",
+        environment="litert-torch",
         requirements=("litert-torch==0.10.0", "ai-edge-quantizer==0.10.0"),
         script="litert_int8.py",
         files={"fp32": "float.tflite", "int8": "int8.tflite"},
@@ -46,6 +53,7 @@ PEERS = (
     Peer(
         name="onnx2tf",
         runtime="tflite",
+        environment="onnx2tf",
         requirements=("onnx2tf==1.29.24",),
         script="onnx2tf_int8.py",
         files={"fp32": "model_float32.tflite", "int8": "model_integer_quant.tflite"},
@@ -53,14 +61,16 @@ PEERS = (
     Peer(
         name="onnxruntime.quantization",
         runtime="onnxruntime",
-        requirements=(),
+        environment="onnx-tools",
+        requirements=_ONNX_TOOLS,
         script="onnxruntime_int8.py",
         files={"fp32": "float.onnx", "int8": "int8.onnx"},
     ),
     Peer(
         name="NNCF on OpenVINO",
         runtime="openvino",
-        requirements=(),
+        environment="onnx-tools",
+        requirements=_ONNX_TOOLS,
         script="nncf_int8.py",
         files={"fp32": "float.xml", "int8": "int8.xml"},
     ),
@@ -68,11 +78,13 @@ PEERS = (
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What every converter gets."""
+class Given:
+    """What every converter gets; the arrays lie in a folder of their own, named after what they are of."""
 
+    model: str
+    """Name of the network in edgecnn's zoo."""
     checkpoint: Path
-    """State dict with torchvision's names."""
+    """State dict under the names that the zoo's network has."""
     images: Path
     """``.npy`` of the calibration inputs, float32 (N, 224, 224, 3), normalised."""
     samples: Path
@@ -92,9 +104,7 @@ def environment(peer: Peer, work: Path) -> Path:
     Raises:
         SystemExit: pip cannot install it.
     """
-    if not peer.requirements:
-        return Path(sys.executable)
-    folder = work / "environments" / peer.name
+    folder = work / "environments" / peer.environment
     requirements = [*peer.requirements, torch_requirement()]
     complete = folder / "complete.json"
     if not complete.is_file() or json.loads(complete.read_text(encoding="utf-8")) != requirements:
@@ -104,7 +114,7 @@ def environment(peer: Peer, work: Path) -> Path:
     return python_of(folder)
 
 
-def run(peer: Peer, python: Path, inputs: Inputs, folder: Path) -> None:
+def run(peer: Peer, python: Path, inputs: Given, folder: Path) -> None:
     """Convert with a peer, in a process of its own, into an empty folder.
 
     Raises:
@@ -113,12 +123,14 @@ def run(peer: Peer, python: Path, inputs: Inputs, folder: Path) -> None:
     samples = folder / ONNX2TF_SAMPLES
     samples.write_bytes(inputs.samples.read_bytes())
     command = [str(python), str(Path(__file__).with_name(peer.script))]
-    command += [str(inputs.checkpoint), str(inputs.images), str(folder)]
+    command += [inputs.model, str(inputs.checkpoint), str(inputs.images), str(folder)]
+    path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     with (folder / "log.txt").open("wb") as log:
         done = subprocess.run(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            # As in an environment that is activated: onnx2tf looks for onnxsim on the path.
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(CHECKOUT)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -128,9 +140,9 @@ def run(peer: Peer, python: Path, inputs: Inputs, folder: Path) -> None:
         sys.exit(f"{peer.name} failed with status {done.returncode}; see {folder / 'log.txt'}")
 
 
-def built(peer: Peer, inputs: Inputs, work: Path) -> dict[str, Path]:
+def built(peer: Peer, inputs: Given, work: Path) -> dict[str, Path]:
     """A peer's model files by precision; converted now unless ``work`` has them from the same inputs."""
-    folder = work / "peers" / peer.name
+    folder = work / "peers" / inputs.images.parent.name / peer.name
     stamp = folder / "made-from.txt"
     made_from = _digest(peer, inputs)
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != made_from:
@@ -143,10 +155,10 @@ def built(peer: Peer, inputs: Inputs, work: Path) -> dict[str, Path]:
     return {precision: folder / name for precision, name in peer.files.items()}
 
 
-def _digest(peer: Peer, inputs: Inputs) -> str:
+def _digest(peer: Peer, inputs: Given) -> str:
     """SHA-256 over all that decides a peer's files, its own dependencies' versions apart."""
     scripts = (Path(__file__).with_name(name) for name in (peer.script, "network.py"))
-    whole = hashlib.sha256("\n".join(peer.requirements).encode())
+    whole = hashlib.sha256("\n".join([inputs.model, *peer.requirements]).encode())
     for path in (*scripts, inputs.checkpoint, inputs.images):
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

@@ -1,4 +1,4 @@
-"""MobileNetV2 to int8 TFLite with litert-torch and ai-edge-quantizer, in their own environment.
+"""A network to int8 TFLite with litert-torch and ai-edge-quantizer, in their own environment.
 
 The path of their guides: convert the torch module, calibrate the float file, quantise it statically with the
 recipe ``static_wi8_ai8`` (weights a channel, activations a tensor). NHWC input, which their guide recommends,
@@ -13,13 +13,13 @@ import torch
 from ai_edge_quantizer import quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.qtyping import TFLOperationName
-from network import arguments, mobilenet_v2
+from network import arguments, network
 
 
 def main() -> None:
     """Write ``float.tflite`` and ``int8.tflite``."""
     given = arguments(__doc__)
-    model = litert_torch.to_channel_last_io(mobilenet_v2(given.checkpoint), args=[0])
+    model = litert_torch.to_channel_last_io(network(given), args=[0])
     float_file = str(given.folder / "float.tflite")
     litert_torch.convert(model, (torch.zeros(1, 224, 224, 3),)).export(float_file)
 

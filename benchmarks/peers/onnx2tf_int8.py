@@ -1,4 +1,4 @@
-"""MobileNetV2 to int8 TFLite with onnx2tf, in its own environment.
+"""A network to int8 TFLite with onnx2tf, in its own environment.
 
 torch.onnx.export, then ``onnx2tf -oiqt``. With that option onnx2tf writes seven TFLite files (fp32, fp16,
 dynamic range, int8 with float and with integer input and output, int16 activations twice) and has none for
@@ -19,7 +19,7 @@ def main() -> None:
     """Write the files of onnx2tf, ``model_float32.tflite`` and ``model_integer_quant.tflite`` among them."""
     given = arguments(__doc__)
     onnx_file = given.folder / "model.onnx"
-    export_onnx(given.checkpoint, onnx_file)
+    export_onnx(given, onnx_file)
     onnx2tf.convert(
         input_onnx_file_path=str(onnx_file),
         output_folder_path=str(given.folder),

@@ -1,4 +1,4 @@
-"""MobileNetV2 to int8 ONNX with ONNX Runtime's own quantiser, in edgecnn's environment.
+"""A network to int8 ONNX with ONNX Runtime's own quantiser, in an environment of its own.
 
 torch.onnx.export, ONNX Runtime's pre-processing, then ``quantize_static``: QDQ, uint8 activations, int8
 weights a channel, ranges by minimum and maximum: its fastest setting on x86 CPUs with VNNI, where s8s8 and
@@ -28,7 +28,7 @@ def main() -> None:
     """Write ``float.onnx`` and ``int8.onnx``."""
     given = arguments(__doc__)
     float_file, prepared = str(given.folder / "float.onnx"), str(given.folder / "prepared.onnx")
-    export_onnx(given.checkpoint, given.folder / "float.onnx")
+    export_onnx(given, given.folder / "float.onnx")
     quant_pre_process(float_file, prepared)
     quantize_static(
         prepared,

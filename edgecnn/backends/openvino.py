@@ -84,8 +84,9 @@ def _for_plugin(graph: Graph) -> Graph:
 
     - Quantising again what was only moved is left out: where another scale follows, as in Concat and then
       Relu, the plug-in's low-precision passes end in a segmentation fault.
-    - Every Gemm but the last is a 1 x 1 Conv: the plug-in fuses neighbouring small Gemms into one kernel,
-      whose int8 results are wrong (for LeNet-5's three layers as for any two).
+    - Every Gemm of integers but the last Gemm of all is a 1 x 1 Conv: the plug-in fuses neighbouring small
+      Gemms into one kernel, whose int8 results are wrong (for LeNet-5's three layers as for any two); where
+      another is in float, the last is, too.
     """
     if graph.precision != "int8" and not any(_has_fraction(node) for node in graph.model.graph):
         return graph
@@ -101,7 +102,9 @@ def _for_plugin(graph: Graph) -> Graph:
             assert source is not None
             pair.node.outputs[0].replace_all_uses_with(source)
             model.graph.remove([pair.node, node], safe=True)
-    for node in [node for node in model.graph if node.op_type == "Gemm"][:-1]:
+    gemms = [node for node in model.graph if node.op_type == "Gemm"]
+    of_integers = [node for node in gemms if constant(node.inputs[1]) is None]
+    for node in of_integers[:-1] if of_integers == gemms else of_integers:
         _as_conv(model.graph, node)
     return Graph(model, graph.precision)
 

@@ -52,6 +52,10 @@ _MANIFEST_TYPES = {
     "model_file": str,
     "companion_files": list,
     "macs": int,
+    "params": int,
+    "weights": dict,
+    "output": dict,
+    "command": list,
     "files": dict,
 }
 """What `read` needs of a manifest."""
@@ -74,6 +78,7 @@ def describe_check(check: dict[str, Any]) -> str:
 def write_files(
     folder: Path,
     manifest: dict[str, Any],
+    size_bytes: int,
     preprocess: dict[str, Any],
     labels: tuple[str, ...] | None,
     packages: tuple[str, ...],
@@ -81,13 +86,13 @@ def write_files(
     """Complete a folder that holds the model files: every other file of the bundle, the manifest last.
 
     Args:
-        folder: holds the model files and nothing else.
+        folder: holds the model files, and of int8 the report.
         manifest: all of the manifest but ``files``.
+        size_bytes: of the model files.
         preprocess: the recipe for ``preprocess.json``.
         labels: class names, None where they are not known.
         packages: what the receiver installs to run the model.
     """
-    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
     write_json(folder / "preprocess.json", preprocess)
     if labels is not None:
         (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
@@ -139,7 +144,12 @@ def describe_weights(weights: dict[str, Any]) -> str:
     parts = [weights["description"]]
     if weights["top1_percent"] is not None:
         top1, resolution = weights["top1_percent"], weights["trained_resolution"]
-        parts.append(f"published top-1 {top1:.4g} % at {resolution} pixels")
+        source = weights["top1_source"]
+        parts.append(
+            f"top-1 {top1:.4g} % on {source}"
+            if source
+            else f"published top-1 {top1:.4g} % at {resolution} pixels"
+        )
     if weights["licence"]:
         parts.append(f"licence {weights['licence']}")
     return ", ".join(parts) + "."

@@ -1,7 +1,7 @@
 """The command line: one file a command. Parses, calls the library, prints, exits.
 
 Results go to standard output; progress and errors to standard error. Exit codes: 0 done, 1 it failed, 2 the
-request was wrong, 70 a bug in edgecnn, 130 interrupted.
+request was wrong, 3 an accuracy budget could not be met, 70 a bug in edgecnn, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import click
 from edgecnn.cli import interrupt
 from edgecnn.cli.bench import bench
 from edgecnn.cli.doctor import doctor
+from edgecnn.cli.eval import evaluate
 from edgecnn.cli.export import export
 from edgecnn.cli.inspect import inspect
 from edgecnn.cli.targets import targets
+from edgecnn.cli.train import train
 from edgecnn.cli.zoo import zoo
 from edgecnn.errors import ConfigError, EdgeCNNError
 from edgecnn.target import did_you_mean
@@ -50,6 +52,8 @@ def cli() -> None:
     edgecnn export mobilenet --target tflite                    a checked TFLite file with its weights
     edgecnn export mobilenet --target tflite --precision int8   quantised to int8
     edgecnn bench mobilenet_v2-1.0-224-tflite-int8              its latency, with its spread
+    edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data photos/  its accuracy, with its interval
+    edgecnn train mobilenet --data photos/ --from imagenet      weights for classes of your own
     edgecnn inspect mobilenet                                   its arithmetic, parameters and memory
     edgecnn zoo 'mobile*' --max-macs 300M                       the networks
     edgecnn targets                                             where they can run
@@ -63,7 +67,7 @@ def cli() -> None:
     """
 
 
-for command in (export, bench, inspect, zoo, targets, doctor):
+for command in (export, train, evaluate, bench, inspect, zoo, targets, doctor):
     cli.add_command(command)
 
 

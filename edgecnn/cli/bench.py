@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,7 @@ from edgecnn.cli.parameters import (
     shape_options,
     weights_options,
 )
-from edgecnn.errors import ConfigError
-from edgecnn.source.request import is_file_source
-from edgecnn.zoo import list_models
+from edgecnn.cli.subject import is_bundle, refuse_model_options
 
 if TYPE_CHECKING:
     from edgecnn.measurement import Comparison, Measurement
@@ -47,7 +44,7 @@ def bench(
     subject: str,
     target: str | None,
     precision: str,
-    calibration: Path | None,
+    calibration: str | None,
     against: Path | None,
     threads: int,
     min_time: float,
@@ -71,16 +68,16 @@ def bench(
     benchmark.check_limits(min_time, min_runs)
     if against is not None:
         read(against)
-    is_bundle = _is_bundle(subject)
-    if is_bundle:
-        _refuse_model_options(subject, source)
+    made = is_bundle(subject)
+    if made:
+        refuse_model_options(subject, source)
         read(Path(subject))
     else:
         targets = [] if target is None else [target]
         request = check_request(subject, targets, precision, source)
     other = comparison = None
     with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder, progress_bar() as progress:
-        if is_bundle:
+        if made:
             bundle = Path(subject)
         else:
             progress("loading torch", 0, None)
@@ -111,38 +108,12 @@ def bench(
             document |= {"against": _document(other), "comparison": comparison.to_json()}
         print_json(document)
         return
-    if not is_bundle and request.kind == "zoo" and request.name != subject:
+    if not made and request.kind == "zoo" and request.name != subject:
         click.echo(f"{subject} is {request.name}")
     _print_measurement(measurement)
     if other is not None and comparison is not None:
         _print_measurement(other)
         _print_comparison(comparison)
-
-
-def _is_bundle(subject: str) -> bool:
-    """Whether it is a bundle's folder; a network's name is one, even where a folder has the same."""
-    folder = Path(subject)
-    if (folder / "manifest.json").is_file():
-        return True
-    if is_file_source(subject) or subject in (
-        name for entry in list_models() for name in (entry.name, *entry.aliases)
-    ):
-        return False
-    if folder.is_file():
-        raise ConfigError(f"{subject} is a file, not a bundle", hint="pass the folder that an export made")
-    if folder.is_dir():
-        return True
-    if len(folder.parts) > 1:
-        raise ConfigError(f"there is no bundle {subject}", hint="make one with `edgecnn export`")
-    return False
-
-
-def _refuse_model_options(bundle: str, source: Iterable[str]) -> None:
-    context = click.get_current_context()
-    for name in ("target", "precision", "calibration", *source):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{bundle} is a bundle, which has its own {name}", hint=f"leave {option} out")
 
 
 def _document(measurement: Measurement) -> dict[str, object]:

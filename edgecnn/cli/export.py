@@ -11,6 +11,7 @@ import click
 from edgecnn.artifact import Artifact
 from edgecnn.cli.console import json_option, print_json, progress_bar
 from edgecnn.cli.parameters import (
+    accuracy_options,
     check_request,
     complete_model,
     complete_target,
@@ -25,6 +26,7 @@ from edgecnn.cli.parameters import (
 @click.option("--target", "targets", multiple=True, shell_complete=complete_target, metavar="NAME|FILE.toml",
               help="Where it will run; give it again for more targets.  [required]")  # fmt: skip
 @precision_options
+@accuracy_options
 @shape_options
 @weights_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), metavar="DIR",
@@ -35,7 +37,13 @@ def export(
     model: str,
     targets: tuple[str, ...],
     precision: str,
-    calibration: Path | None,
+    calibration: str | None,
+    data: str | None,
+    max_drop: float | None,
+    min_agreement: float | None,
+    search: bool,
+    time_budget_s: float | None,
+    portable: bool,
     output: Path,
     force: bool,
     as_json: bool,
@@ -47,11 +55,14 @@ def export(
     or file.py:function, a function without arguments that returns a torch.nn.Module.
 
     A bundle is a folder <model>-<width>-<resolution>-<target>-<precision> with the model file, run.py,
-    which classifies an image with it, and manifest.json, which says how it was made and what was checked.
+    which classifies an image with it, and manifest.json, which says how it was made and what was checked. An
+    int8 bundle has a report.html that explains it. Where an accuracy budget cannot be met, the best that was
+    found is saved as <bundle>-over-budget, and the exit code is 3.
 
     \b
     edgecnn export mobilenet --target tflite
     edgecnn export mobilenet --target tflite --target openvino --precision int8 -o build
+    edgecnn export mobilenet --target tflite --precision int8 --data photos/ --max-drop 0.5
     edgecnn export mobilenet_v1 --width 0.5 --resolution 160 --weights random --target onnxruntime
     edgecnn export resnet18 --weights mine.pth --classes 7 --target tflite
     edgecnn export my_net.onnx --preprocess unit --calibration photos/ --precision int8 --target tflite
@@ -69,6 +80,12 @@ def export(
             precision=precision,
             **source,
             calibration=calibration,
+            data=data,
+            max_drop=max_drop,
+            min_agreement=min_agreement,
+            time_budget_s=time_budget_s,
+            search=search,
+            portable=portable,
             output=output,
             force=force,
             progress=progress,
@@ -98,8 +115,10 @@ def _print_source(artifact: Artifact) -> None:
     trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["input_shape"][2]
     if trained and trained != used:
         _line("", f"trained at {trained} pixels, used at {used}: accuracy will differ")
-    if manifest["calibration"]:
+    if manifest.get("calibration"):
         _line("calibrated", f"on {manifest['calibration']['images']} images")
+        for remark in manifest["calibration"]["remarks"]:
+            _line("note", remark)
     for entry in manifest["checks"][:-1]:
         _line("checked", describe_check(entry))
 
@@ -113,6 +132,9 @@ def _print_artifact(artifact: Artifact) -> None:
     click.echo()
     _line(artifact.target, describe_check(manifest["checks"][-1]))
     _line("", describe_measured(manifest["measured"]))
+    for verdict in ("search", "guard", "payoff", "portability"):
+        if manifest.get(verdict):
+            _line("", f"{verdict}: {manifest[verdict]['verdict']}.")
     _line("", f"{artifact.path}/ ({size}), try: python {script} photo.jpg")
 
 

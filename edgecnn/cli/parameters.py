@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -31,8 +30,10 @@ def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_weights(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The two words, or a checkpoint file."""
-    found = [CompletionItem(word) for word in ("imagenet", "random") if word.startswith(incomplete)]
+    """The words that stand for weights, or a checkpoint file."""
+    found = [
+        CompletionItem(word) for word in ("imagenet", "cifar10", "random") if word.startswith(incomplete)
+    ]
     return found or [CompletionItem(incomplete, type="file")]
 
 
@@ -68,9 +69,9 @@ def weights_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what it was trained to, under the names of ``make_request``'s arguments."""
     return _with(
         function,
-        click.option("--weights", metavar="imagenet|random|FILE", shell_complete=complete_weights,
-                     help="Published weights, none, or a .pth, .pt or .safetensors checkpoint.  "
-                          "[default: imagenet, or the file's own]"),
+        click.option("--weights", metavar="imagenet|cifar10|random|FILE", shell_complete=complete_weights,
+                     help="Published weights, ours for CIFAR-10, none, or a .pth, .pt or .safetensors "
+                          "checkpoint.  [default: the first of them that there are, or the file's own]"),
         click.option("--preprocess", metavar="imagenet|signed|unit|raw|FILE", shell_complete=complete_recipe,
                      help="How images become inputs, where the weights do not say: ImageNet's mean and "
                           "deviation, -1 to 1, 0 to 1, 0 to 255, or a bundle's preprocess.json."),
@@ -83,8 +84,30 @@ def precision_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function,
         click.option("--precision", type=_Precision(PRECISIONS), default="fp32", show_default=True,
                      help="fp16 stores weights in half precision; int8 quantises them and activations."),
-        click.option("--calibration", type=click.Path(path_type=Path), metavar="DIR",
-                     help="Images that decide int8 ranges.  [default: photographs in the package]"),
+        click.option("--calibration", metavar="DIR|SET",
+                     help="Images that decide int8 ranges: a folder, or some of a labelled set, such as "
+                          "cifar10:train.  [default: photographs in the package]"),
+    )  # fmt: skip
+
+
+def accuracy_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what int8 must hold, under the names of ``pipeline.export``'s arguments."""
+    return _with(
+        function,
+        click.option("--data", metavar="SET",
+                     help="Labelled images that int8 is judged on: a folder of class folders, a CSV file of "
+                          "image and class, or a named set."),
+        click.option("--max-drop", type=float, metavar="POINTS",
+                     help="Points of top-1 that int8 may lose on --data; layers return to float until it "
+                          "holds."),
+        click.option("--min-agreement", type=float, metavar="SHARE",
+                     help="Share of --data that keeps its class in int8, such as 0.98."),
+        click.option("--search", is_flag=True,
+                     help="Try ways to quantise, and take the best on --data and on the first target."),
+        click.option("--time-budget", "time_budget_s", type=float, metavar="SECONDS",
+                     help="Time for these; the best so far is kept.  [default: 600]"),
+        click.option("--portable", is_flag=True,
+                     help="Coarser weights where x86 CPUs without VNNI would compute something else."),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,15 +39,28 @@ def list_images(folder: Path) -> list[Path]:
     paths = sorted(_visible_files(folder), key=lambda path: path.relative_to(folder).as_posix())
     if not paths:
         raise DataError(f"image folder {folder} is empty", hint=f"put images into it: {', '.join(FORMATS)}")
+    check_images(paths, folder)
+    return paths
+
+
+def check_images(paths: Sequence[Path], source: Path) -> None:
+    """See that files are images, by their headers.
+
+    Args:
+        paths: the files.
+        source: the folder or table that they come from, for the message.
+
+    Raises:
+        DataError: a file is not an image, or declares more than ``MAX_PIXELS`` pixels.
+    """
     strangers = [path for path in paths if not _is_image(path)]
     if strangers:
-        named = ", ".join(path.relative_to(folder).as_posix() for path in strangers[:_NAMED])
+        named = ", ".join(_name_in(path, source) for path in strangers[:_NAMED])
         more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
         raise DataError(
-            f"not an image, in {folder} ({len(strangers)} of {len(paths)} files): {named}{more}",
+            f"not an image, in {source} ({len(strangers)} of {len(paths)} files): {named}{more}",
             hint=f"remove what is not an image; known formats: {', '.join(FORMATS)}",
         )
-    return paths
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
@@ -69,6 +82,10 @@ def open_image(path: Path, channels: int) -> Image.Image:
         _check_size(path, image)
         upright = ImageOps.exif_transpose(image)
         return _to_8_bits(path, upright).convert("L" if channels == 1 else "RGB")
+
+
+def _name_in(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

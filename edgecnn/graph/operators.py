@@ -1,14 +1,15 @@
 """A graph as a back end reads it: operators on operands, with the Q/DQ pairs turned into operand parameters.
 
 In a QDQ graph the arithmetic nodes work on float tensors between DequantizeLinear and QuantizeLinear. A
-runtime executes them on integers. ``operators`` gives that view, for float graphs and QDQ graphs alike.
+runtime executes them on integers. ``operators`` gives that view, for float graphs and QDQ graphs alike, and
+for those where some layers compute in float between the others' integers.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,8 @@ FUSES_ACTIVATION = frozenset({"Add", "BatchNormalization", "Conv", "Gemm", "Mul"
 # Operators that no runtime has an integer kernel for: in a QDQ graph they compute in float between their
 # neighbours' integers.
 FLOAT_ISLANDS = frozenset({"LRN"})
+# Nodes that state how a value is stored.
+_FORMS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class Operator:
     """One operation that a runtime executes."""
 
     op_type: str
-    """ONNX's name; ``QuantizeLinear`` and ``DequantizeLinear`` stay only where a value changes form."""
+    """ONNX's name; ``QuantizeLinear`` and ``DequantizeLinear`` stay only where a value changes form: at the
+    edges, between two scales, and between a layer in float and one in int8."""
     name: str
     """The node's name."""
     inputs: tuple[Operand | None, ...]
@@ -83,15 +87,15 @@ def operators(graph: Graph) -> list[Operator]:
     """
     found: list[Operator] = []
     fused: set[ir.Node] = set()
+    floating = _in_float(graph.model)
     for node in graph.model.graph:
-        if node in fused or _is_form(node):
+        if node in fused or _is_form(node, floating):
             continue
-        operator = _operator(node)
+        operator = _operator(node, in_float=node in floating)
         if (activation := fusible_activation(node)) is not None:
             fused.add(activation)
-            operator = replace(
-                operator, outputs=(_result(activation.outputs[0]),), activation=clip_bounds(activation)
-            )
+            result = _result(activation.outputs[0], in_float=node in floating)
+            operator = replace(operator, outputs=(result,), activation=clip_bounds(activation))
         found.append(operator)
     return found
 
@@ -133,20 +137,50 @@ def fusible_activation(node: ir.Node) -> ir.Node | None:
     return users[0] if len(users) == 1 and users[0].op_type in ("Relu", "Clip") else None
 
 
-def _is_form(node: ir.Node) -> bool:
+def _in_float(model: ir.Model) -> set[ir.Node]:
+    """The nodes that compute in float: all of a float graph, and in a QDQ graph those that read or write a
+    tensor that is not quantised. A fused activation goes with its layer."""
+    found: set[ir.Node] = set()
+    fused: set[ir.Node] = set()
+    for node in model.graph:
+        if node.op_type in _FORMS or node in fused:
+            continue
+        activation = fusible_activation(node)
+        last = node if activation is None else activation
+        fused.add(last)
+        if any(_is_float(value, node) for value in node.inputs) or any(
+            value.is_graph_output() or any(use.node.op_type != "QuantizeLinear" for use in value.uses())
+            for value in last.outputs
+        ):
+            found |= {node, last}
+    return found
+
+
+def _is_float(value: ir.Value | None, node: ir.Node) -> bool:
+    """Whether an operand of a node's arithmetic is not dequantised; shapes, bounds and the like are none."""
+    if value is None:
+        return False
+    if constant(value) is not None:
+        return node.op_type in FUSES_ACTIVATION or node.op_type == "Concat"
+    producer = value.producer()
+    return producer is None or producer.op_type != "DequantizeLinear"
+
+
+def _is_form(node: ir.Node, floating: Container[ir.Node]) -> bool:
     """Whether a node only states how its neighbour's operand is stored."""
     source = node.inputs[0]
     if node.op_type == "QuantizeLinear":
         producer = source.producer() if source is not None else None
-        return producer is not None and producer.op_type != "DequantizeLinear"
+        return producer is not None and producer.op_type != "DequantizeLinear" and producer not in floating
     if node.op_type == "DequantizeLinear":
-        return not node.outputs[0].is_graph_output()
+        result = node.outputs[0]
+        return not (result.is_graph_output() or any(use.node in floating for use in result.uses()))
     return node.op_type == "Cast" and constant(source) is not None
 
 
-def _operator(node: ir.Node) -> Operator:
-    outputs = tuple(_result(output) for output in node.outputs)
-    inputs = tuple(None if value is None else _source(value) for value in node.inputs)
+def _operator(node: ir.Node, *, in_float: bool) -> Operator:
+    outputs = tuple(_result(output, in_float=in_float) for output in node.outputs)
+    inputs = tuple(None if value is None else _source(value, in_float=in_float) for value in node.inputs)
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         value = node.inputs[0]
         assert value is not None
@@ -157,10 +191,10 @@ def _operator(node: ir.Node) -> Operator:
     return Operator(node.op_type, str(node.name), inputs, outputs, attributes)
 
 
-def _source(value: ir.Value) -> Operand:
+def _source(value: ir.Value, *, in_float: bool = False) -> Operand:
     """What an operator reads: through DequantizeLinear to the integers, through Cast to the halves."""
     producer = value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear":
+    if producer is not None and producer.op_type == "DequantizeLinear" and not in_float:
         stored = producer.inputs[0]
         assert stored is not None
         return _quantized(stored, producer)
@@ -175,10 +209,10 @@ def _source(value: ir.Value) -> Operand:
     return Operand(str(value.name), shape_of(value), np.dtype(np.float32))
 
 
-def _result(value: ir.Value) -> Operand:
+def _result(value: ir.Value, *, in_float: bool) -> Operand:
     """What an operator writes: the integers, where the value's consumer is QuantizeLinear."""
     for use in value.uses():
-        if use.node.op_type == "QuantizeLinear":
+        if use.node.op_type == "QuantizeLinear" and not in_float:
             return _quantized(use.node.outputs[0], use.node)
     return Operand(str(value.name), shape_of(value), np.dtype(np.float32))
 

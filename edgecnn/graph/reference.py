@@ -26,14 +26,19 @@ def load_reference(graph: Graph, taps: Sequence[str] | None = None, *, fused: bo
     return load_onnx(graph.serialized, taps, fused=fused)
 
 
-def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bool) -> Runner:
-    """A function from one input to an ONNX file's outputs, or to the tensors in ``taps``, on one thread."""
+def load_onnx(
+    serialized: bytes, taps: Sequence[str] | None = None, *, fused: bool, saturates: bool = True
+) -> Runner:
+    """A function from one input to an ONNX file's outputs, or to the tensors in ``taps``, on one thread.
+
+    ``saturates`` as for :func:`open_session`.
+    """
     if taps is not None:
         proto = load_model_from_string(serialized)
         del proto.graph.output[:]
         proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in taps)
         serialized = proto.SerializeToString()
-    session = open_session(serialized, fused=fused)
+    session = open_session(serialized, fused=fused, saturates=saturates)
     input_name = session.get_inputs()[0].name
     names = list(taps) if taps is not None else None
 
@@ -43,9 +48,15 @@ def load_onnx(serialized: bytes, taps: Sequence[str] | None = None, *, fused: bo
     return run
 
 
-def open_session(serialized: bytes, *, fused: bool) -> ort.InferenceSession:
-    """ONNX Runtime on one thread of the CPU, with its graph optimisation on or off."""
+def open_session(serialized: bytes, *, fused: bool, saturates: bool = True) -> ort.InferenceSession:
+    """ONNX Runtime on one thread of the CPU, with its graph optimisation on or off.
+
+    Unless ``saturates``, fused kernels do without the pairwise u8s8 products that saturate on x86 CPUs
+    without VNNI.
+    """
     options = ort.SessionOptions()
+    if not saturates:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not fused:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Small layers gain nothing from a second thread, and lose much where another process wants the core.

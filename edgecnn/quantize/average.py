@@ -23,6 +23,8 @@ def average_pools_as_convs(graph: Graph) -> Graph:
 
     One that leaves out padding, or reaches over the end in ceil mode, stays.
     """
+    if not any(node.op_type == "AveragePool" for node in graph.model.graph):
+        return graph
     model = graph.copy()
     for node in list(model.graph):
         if node.op_type == "AveragePool" and _divides_by_one_number(node):

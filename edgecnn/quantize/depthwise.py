@@ -21,6 +21,8 @@ def batch_norms_as_convs(graph: Graph) -> Graph:
 
     Its weights lose nothing in int8: one scale a channel for one weight a channel.
     """
+    if not any(node.op_type == "BatchNormalization" for node in graph.model.graph):
+        return graph
     model = graph.copy()
     for node in list(model.graph):
         affine = affine_of(node) if node.op_type == "BatchNormalization" else None

@@ -1,238 +1,100 @@
-"""What NNCF decides: a range for each activation and a corrected bias for each layer."""
+"""From what tensors hold on calibration images to the range that each is given in uint8."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
-import sys
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import rich
-from onnx import numpy_helper
 
-from edgecnn.errors import ConversionError
 from edgecnn.graph.graph import Graph
-from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import constant
-from edgecnn.progress import Progress
-from edgecnn.quantize.groups import SAME_SCALE, WEIGHTED, Groups, scale_groups
+from edgecnn.quantize.groups import SAME_SCALE, Groups, scale_groups
+from edgecnn.quantize.histogram import Histogram
+from edgecnn.quantize.scheme import Estimator
+from edgecnn.quantize.statistics import Statistics, TensorStatistics
 
-# NNCF reports its use to its makers through this package. Without it NNCF runs with a stub and sends nothing.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import nncf  # noqa: E402
-import nncf.onnx  # noqa: E402  (the backend registers itself here, not in the middle of the timed work)
-from nncf.quantization.advanced_parameters import (  # noqa: E402
-    AdvancedQuantizationParameters,
-    OverflowFix,
-    QuantizationParameters,
-)
-
-_BATCH = 4
+# On either side so much of a tensor's values may lie outside its range.
+_TAIL = 1e-4
+# The share of the way from 0 to an extreme at which a range may end.
+_SHARES = np.linspace(0.2, 1.0, 41)
+_STEPS = 255
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """What calibration found, by names of the float graph."""
+    """What uint8 must represent, by names of the float graph."""
 
     activations: dict[str, tuple[float, float]] = field(repr=False)
-    """Lowest and highest value that uint8 must represent, per tensor."""
-    channels: dict[str, np.ndarray] = field(repr=False)
-    """Highest value of each channel, for tensors whose channels may be brought to one range (from 0)."""
-    biases: dict[str, np.ndarray] = field(repr=False)
-    """Per Conv and Gemm node: its float32 bias after NNCF's fast bias correction."""
+    """Lowest and highest value, per tensor; one of each group of tensors that share a scale is enough."""
 
 
-def find_ranges(
-    graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress, *, by_channel: bool = False
-) -> Ranges:
-    """Calibrate a float graph on images, each (1, C, H, W), read a few at a time.
+def find_ranges(graph: Graph, statistics: Statistics, estimator: Estimator) -> Ranges:
+    """The range of every tensor that brings values of its own into its group.
 
-    NNCF takes each tensor from the mean of the images' lowest values to the mean of their highest, and
-    corrects biases for the mean shift that rounding causes, by one mean a channel (fast bias correction).
-
-    ``by_channel`` lets NNCF give the inputs of depthwise convolutions a range a channel.
+    ``mean`` is from the mean of the images' lowest values to the mean of their highest; ``minmax`` holds all
+    values; ``percentile`` leaves ``_TAIL`` of them out on either side; ``mse`` ends where the squared error
+    of rounding and clipping together is least. The network's output always holds all values: a clipped
+    logit ties with the next.
 
     Raises:
-        ConversionError: an operator without an int8 form, or a graph that NNCF cannot quantise.
+        ConversionError: an operator without an int8 form.
     """
-    groups = scale_groups(graph.model)  # first, because it says more plainly what cannot be quantised
-    tensors = {str(value.name) for members in groups.members.values() for value in members}
-    with ThreadPoolExecutor(1) as meanwhile:
-        # NNCF leaves the network's output in float, always; ONNX Runtime leaves the interpreter to NNCF.
-        output = _missing(groups, tensors - {str(graph.output.name)})
-        measured = meanwhile.submit(_extremes, graph, output, images, count)
-        calibrated = _calibrate(graph, images, count, progress, by_channel=by_channel)
-        ranges = _read(calibrated.graph, graph)
-        activations = ranges.activations | measured.result()
-    activations |= _extremes(graph, _missing(groups, activations), images, count)
-    return replace(ranges, activations=activations)
-
-
-def widest(graph: Graph, ranges: Ranges, images: Iterable[np.ndarray], count: int) -> Ranges:
-    """Ranges of the same tensors from the lowest to the highest value on all images."""
-    extremes = _extremes(graph, list(ranges.activations), images, count)
-    return replace(ranges, activations=extremes)
-
-
-def _calibrate(
-    graph: Graph, images: Iterable[np.ndarray], count: int, progress: Progress, *, by_channel: bool
-) -> onnx.ModelProto:
-    name = str(graph.input.name)
-    model, batch = _batched(graph)
-    seen = 0
-
-    def feed(batch: np.ndarray) -> dict[str, np.ndarray]:
-        nonlocal seen
-        seen += len(batch)
-        progress("calibrating", min(seen, count), count)
-        return {name: batch}
-
-    try:
-        with _quiet():
-            calibrated: onnx.ModelProto = nncf.quantize(
-                model,
-                nncf.Dataset(_Batches(images, batch), feed),
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=-(-count // batch),
-                advanced_parameters=AdvancedQuantizationParameters(
-                    # Statistics of each image, not of the batch it happens to be in.
-                    batchwise_statistics=batch > 1,
-                    activations_quantization_params=QuantizationParameters(
-                        per_channel=None if by_channel else False
-                    ),
-                    # Seven-bit weights guard CPUs without VNNI; the check of the artifact does that here.
-                    overflow_fix=OverflowFix.DISABLE,
-                ),
-            )
-            return calibrated
-    except (nncf.UnsupportedModelError, nncf.InternalError, nncf.ValidationError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConversionError(f"NNCF cannot quantise {graph.model.graph.name}: {reason}") from error
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """Images joined along the first axis, each time it is iterated over; one batch in memory at a time."""
-
-    images: Iterable[np.ndarray]
-    size: int
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        images = iter(self.images)
-        while batch := list(itertools.islice(images, self.size)):
-            yield np.concatenate(batch)
-
-
-def _batched(graph: Graph) -> tuple[onnx.ModelProto, int]:
-    """The model for NNCF, and how many images it takes at once.
-
-    NNCF spends as long on its bookkeeping for each inference as the inference takes, so that batches halve
-    the calibration; ranges come out the same to the bit. An operator that moves values between images, or
-    states the number of images in a constant, keeps the graph at one.
-    """
-    model = onnx.load_model_from_string(graph.serialized)
-    if any(_ties_images_together(node) for node in graph.model.graph):
-        return model, 1
-    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
-    for tensor in model.graph.initializer:
-        if tensor.name in shapes:
-            # 0 takes over the number of images.
-            tensor.CopyFrom(
-                numpy_helper.from_array(np.asarray([0, *numpy_helper.to_array(tensor)[1:]]), tensor.name)
-            )
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "images"
-    del model.graph.value_info[:]
-    return model, _BATCH
-
-
-def _ties_images_together(node: ir.Node) -> bool:
-    before, after = (
-        tuple(value.shape or ()) for value in (*node.inputs[:1], node.outputs[0]) if value is not None
+    groups = scale_groups(graph.model)
+    output = str(graph.output.name)
+    names = [name for root in groups.members if root not in groups.fixed for name in _own(groups, root)]
+    return Ranges(
+        {name: _range(statistics[name], "minmax" if name == output else estimator) for name in names}
     )
-    if before[:1] != (1,) or after[:1] != (1,):
-        return True
-    rank = len(after)
-    if node.op_type == "Transpose":
-        return node.attributes.get_ints("perm", tuple(range(rank))[::-1])[0] != 0
-    if node.op_type == "ReduceMean":
-        return 0 in node.attributes.get_ints("axes", (0,))
-    if node.op_type == "Concat" and any(constant(value) is not None for value in node.inputs):
-        return True
-    return node.op_type in ("Concat", "Softmax", "Flatten") and node.attributes.get_int("axis", 1) % rank == 0
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF draws its bars on rich's global console, which is standard output, and logs at INFO."""
-    console, level = rich.get_console(), logging.getLogger("nncf").level
-    was_quiet, console.quiet = console.quiet, True
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        console.quiet = was_quiet
-        logging.getLogger("nncf").setLevel(level)
+def _own(groups: Groups, root: str) -> list[str]:
+    """The tensors of a group that are not merely moved or joined from others of it."""
+    operators = {}
+    for value in groups.members[root]:
+        producer = value.producer()
+        operators[str(value.name)] = "" if producer is None else producer.op_type
+    own = [name for name, operator in operators.items() if operator not in SAME_SCALE | {"Concat"}]
+    # A Concat whose inputs all lie on fixed grids brings the only values of its group.
+    return own or list(operators)
 
 
-def _read(quantized: onnx.GraphProto, graph: Graph) -> Ranges:
-    constants = {tensor.name: tensor for tensor in quantized.initializer}
-
-    def array(name: str) -> np.ndarray:
-        return numpy_helper.to_array(constants[name])
-
-    activations: dict[str, tuple[float, float]] = {}
-    channels: dict[str, np.ndarray] = {}
-    for node in quantized.node:
-        if node.op_type == "QuantizeLinear":
-            scale, zero_point = array(node.input[1]).astype(np.float64), array(node.input[2])
-            limits = np.iinfo(zero_point.dtype)
-            scale, zero_point = np.atleast_1d(scale), zero_point.astype(int)
-            low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
-            # A channel that is 0 on all images gets a tiny range around it.
-            low[-low < high.max() / 256] = 0.0
-            activations[node.input[0]] = (float(low.min()), float(high.max()))
-            if scale.size > 1 and not low.any():
-                channels[node.input[0]] = high.reshape(-1)
-    nodes = {node.name: node for node in quantized.node}
-    weighted = [str(node.name) for node in graph.model.graph if node.op_type in WEIGHTED]
-    return Ranges(activations, channels, {name: array(nodes[name].input[2]) for name in weighted})
+def _range(tensor: TensorStatistics, estimator: Estimator) -> tuple[float, float]:
+    if estimator == "mean":
+        return float(tensor.lows.mean()), float(tensor.highs.mean())
+    lowest, highest = float(tensor.lows.min()), float(tensor.highs.max())
+    if estimator == "minmax":
+        return lowest, highest
+    histogram = tensor.histogram
+    low, high = (
+        _percentile(histogram) if estimator == "percentile" else _least_error(histogram, lowest, highest)
+    )
+    return max(low, lowest), min(high, highest)
 
 
-def _missing(groups: Groups, known: Collection[str]) -> list[str]:
-    """Tensors without a range that bring values of their own into a group whose Concat has none either."""
-    missing = []
-    for root, values in groups.members.items():
-        operators = {str(value.name): _operator_of(value) for value in values}
-        if root in groups.fixed or any(operators[name] == "Concat" for name in operators if name in known):
-            continue
-        own = [name for name, operator in operators.items() if operator not in SAME_SCALE | {"Concat"}]
-        # A Concat whose inputs all lie on fixed grids brings the only values of its group.
-        missing += [name for name in own or operators if name not in known]
-    return missing
+def _percentile(histogram: Histogram) -> tuple[float, float]:
+    below = np.cumsum(histogram.counts) / histogram.counts.sum()
+    first, last = (int(index) for index in np.searchsorted(below, [_TAIL, 1 - _TAIL]))
+    return (histogram.first + first) * histogram.width, (histogram.first + last + 1) * histogram.width
 
 
-def _extremes(
-    graph: Graph, tensors: list[str], images: Iterable[np.ndarray], count: int
-) -> dict[str, tuple[float, float]]:
-    """The lowest and highest value of each tensor on the first ``count`` images."""
-    if not tensors:
-        return {}
-    run = load_reference(graph, tensors, fused=True)
-    low, high = np.full(len(tensors), np.inf), np.full(len(tensors), -np.inf)
-    for image in itertools.islice(images, count):
-        outputs = run(image)
-        low = np.minimum(low, [value.min() for value in outputs])
-        high = np.maximum(high, [value.max() for value in outputs])
-    return {name: (float(lo), float(hi)) for name, lo, hi in zip(tensors, low, high, strict=True)}
+def _least_error(histogram: Histogram, lowest: float, highest: float) -> tuple[float, float]:
+    """Ends at which the squared error of uint8 is least, each a share of the extreme on its side of 0."""
+    lows, highs = _SHARES * min(lowest, 0.0), _SHARES * max(highest, 0.0)
+    low, high = lows[-1:], highs[-1:]
+    for _ in range(2):  # one end after the other, and again with the other end known
+        high = highs[[_errors(histogram, low, highs).argmin()]]
+        low = lows[[_errors(histogram, lows, high).argmin()]]
+    return float(low[0]), float(high[0])
 
 
-def _operator_of(value: ir.Value) -> str:
-    producer = value.producer()
-    return "" if producer is None else producer.op_type
+def _errors(histogram: Histogram, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The sum of squared errors of 256 steps from ``low`` to ``high`` (both (1,) or (n,)), (n,).
+
+    It is a twelfth of a step's square within, for all but 0, and the distance to the nearer end beyond.
+    """
+    values, counts = histogram.centers, histogram.counts
+    low, high = low[:, None], high[:, None]
+    beyond = np.maximum(low - values, 0) + np.maximum(values - high, 0)
+    is_zero = np.arange(len(counts)) == -histogram.first
+    within = np.where(is_zero, 0.0, np.square((high - low) / _STEPS) / 12)
+    errors: np.ndarray = (counts * np.where(beyond > 0, np.square(beyond), within)).sum(axis=1)
+    return errors

@@ -15,67 +15,81 @@ import onnx_ir as ir
 
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.rewrite import constant
+from edgecnn.quantize.saturation import safe_scales
+from edgecnn.quantize.scheme import DEFAULT, Scheme
 
-_LARGEST = 127
 _SMALLEST = 2.0**-16
 _AT_ONCE = 2**22
 
 
-def round_weights(graph: Graph) -> Graph:
-    """The same float graph with the weights of every Conv and Gemm on their int8 grid.
+def round_weights(graph: Graph, scheme: Scheme = DEFAULT) -> Graph:
+    """The same float graph with the weights of every Conv and Gemm on their integer grid.
 
-    The grid is symmetric, one scale an output channel (``weight_scales``). Sums are kept over each k x k
-    kernel of a spatial convolution, and over all inputs of a 1 x 1 convolution or dense layer.
+    The grid is the scheme's (``weight_scales``); the weights of layers that stay in float stay as they are.
+    Sums are kept over each k x k kernel of a spatial convolution, and over all inputs of a 1 x 1 convolution
+    or dense layer.
     """
     model = graph.copy()
     for node in model.graph:
-        if node.op_type not in ("Conv", "Gemm"):
+        name = str(node.name)
+        if node.op_type not in ("Conv", "Gemm") or name in scheme.float_layers:
             continue
         value = node.inputs[1]
         weight = constant(value)
         if value is not None and weight is not None and value.is_initializer():
-            value.const_value = ir.tensor(_rounded(weight), name=value.name)
+            value.const_value = ir.tensor(_rounded(weight, scheme, name), name=value.name)
     return Graph(model, graph.precision)
 
 
-def weight_scales(weight: np.ndarray) -> np.ndarray:
-    """The int8 scale of each output channel of weights (out, ...): its largest magnitude / 127, float32.
+def largest_weight(bits: int) -> int:
+    """The largest integer of symmetric weights: 127 with 8 bits, 63 with 7."""
+    return int(2 ** (bits - 1)) - 1
 
-    Channels that are dead or all but dead get ``_SMALLEST`` of the layer's largest scale: requantisation
-    multiplies by input scale x weight scale / output scale, and XNNPACK takes no factor below 2**-32.
+
+def weight_scales(weight: np.ndarray, scheme: Scheme = DEFAULT, node: str = "") -> np.ndarray:
+    """The scale of each output channel of weights (out, ...): its largest magnitude / 127, float32.
+
+    With 7 bits it is / 63; with one scale a tensor all channels have the scale of the largest; where the node
+    is one of ``scheme.portable_layers``, scales are such that no pair of products saturates. Channels that
+    are dead or all but dead get ``_SMALLEST`` of the layer's largest scale: requantisation multiplies by
+    input scale x weight scale / output scale, and XNNPACK takes no factor below 2**-32.
     """
-    scales: np.ndarray = (np.abs(weight).reshape(weight.shape[0], -1).max(axis=1) / _LARGEST).astype(
-        np.float32
-    )
+    rows = weight.reshape(weight.shape[0], -1)
+    highest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+    scales: np.ndarray = (highest / largest_weight(scheme.weight_bits)).astype(np.float32)
+    if node in scheme.portable_layers:
+        scales = np.maximum(scales, safe_scales(weight))
     largest = scales.max()
-    return np.maximum(scales, np.float32(largest * _SMALLEST)) if largest > 0 else np.ones_like(scales)
+    if not largest > 0:
+        return np.ones_like(scales)
+    least = largest * _SMALLEST if scheme.per_channel else largest
+    raised: np.ndarray = np.maximum(scales, np.float32(least))
+    return raised
 
 
-def _rounded(weight: np.ndarray) -> np.ndarray:
+def _rounded(weight: np.ndarray, scheme: Scheme, node: str) -> np.ndarray:
     """Weights (out, in, kh, kw) or (out, in), moved to their grid."""
     channels = weight.reshape(weight.shape[0], -1)
-    scale = weight_scales(weight)[:, None]
-    exact = channels / scale
+    scale = weight_scales(weight, scheme, node)[:, None]
     kernel = int(np.prod(weight.shape[2:]))
-    rows = (-1, kernel) if kernel > 1 else exact.shape
-    stored = keep_sums(exact.reshape(rows)).reshape(exact.shape)
-    rounded: np.ndarray = (stored * scale).reshape(weight.shape).astype(np.float32)
-    return rounded
+    rounded = np.empty(channels.shape, np.float32)
+    # A few channels at a time: the first dense layer of a VGG has 100 million weights.
+    step = max(_AT_ONCE // max(channels.shape[1], 1), 1)
+    for start in range(0, len(channels), step):
+        part = slice(start, start + step)
+        exact = channels[part] / scale[part]
+        rows = exact.reshape(-1, kernel) if kernel > 1 else exact
+        stored = keep_sums(rows, largest_weight(scheme.weight_bits)).reshape(exact.shape)
+        rounded[part] = stored * scale[part]
+    return rounded.reshape(weight.shape)
 
 
-def keep_sums(exact: np.ndarray) -> np.ndarray:
+def keep_sums(exact: np.ndarray, largest: int = 127) -> np.ndarray:
     """Round each row of ``exact`` to integers whose sum is within half of the row's sum.
 
-    Only the weights that were nearest to the other integer move; those of the largest magnitude, which
+    Only the weights that were nearest to the other integer move; those of the ``largest`` magnitude, which
     define the scale, stay.
     """
-    # A few rows at a time: the first dense layer of a VGG has 100 million weights.
-    rows = max(_AT_ONCE // max(exact.shape[1], 1), 1)
-    parts = [_keep_sums(exact[start : start + rows]) for start in range(0, len(exact), rows)]
-    return np.concatenate(parts) if parts else exact
-
-
-def _keep_sums(exact: np.ndarray) -> np.ndarray:
     stored: np.ndarray = np.rint(exact)
     error = exact - stored
     surplus = np.rint(error.sum(axis=1))
@@ -84,7 +98,7 @@ def _keep_sums(exact: np.ndarray) -> np.ndarray:
         return stored
     direction = np.sign(surplus[wrong])[:, None]
     gain = direction * error[wrong]
-    gain[(np.abs(stored[wrong]) >= _LARGEST) | (gain <= 0)] = -np.inf
+    gain[(np.abs(stored[wrong]) >= largest) | (gain <= 0)] = -np.inf
     # The weights to move are those that gain most; of equal ones, the first.
     count = np.abs(surplus[wrong]).astype(int)
     most = count.max()

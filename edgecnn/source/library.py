@@ -11,14 +11,15 @@ from typing import Any
 from torch import nn
 
 from edgecnn.errors import ConfigError, MissingDependency, WeightsError
+from edgecnn.fetch.cache import has_sha256
+from edgecnn.fetch.fetch import fetch
+from edgecnn.fetch.published import PublishedFile, UrlPlace
 from edgecnn.progress import Progress
 from edgecnn.source.recipes import RECIPES
 from edgecnn.source.request import Request
 from edgecnn.spec import Preprocess
 from edgecnn.target import did_you_mean
 from edgecnn.zoo.checkpoint import Checkpoint, load_into, read_checkpoint
-from edgecnn.zoo.fetch import fetch, has_sha256
-from edgecnn.zoo.published import PublishedFile, UrlPlace
 from edgecnn.zoo.settle import settle_batch_norm
 from edgecnn.zoo.weights import LoadedWeights, random_weights, read_weights_file, weights_of_file
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from edgecnn.check import Check
+from edgecnn.data.sets import verification_inputs
 from edgecnn.graph.from_torch import eager_output, export, layer_outputs
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.reference import Runner
@@ -21,6 +23,9 @@ from edgecnn.source.recipes import RECIPES
 from edgecnn.source.request import Request
 from edgecnn.zoo import build
 from edgecnn.zoo.weights import LoadedWeights, load_weights
+
+if TYPE_CHECKING:
+    from edgecnn.graph.from_onnx import OnnxFile
 
 # torch keeps its generator of random weights and its exporter's state in globals: one thread at a time.
 _TORCH = threading.Lock()
@@ -48,6 +53,10 @@ class Network:
     """Source and options, for the manifest."""
     notes: tuple[str, ...] = ()
     """What reading it has changed, in sentences for people."""
+    qdq: Graph | None = field(default=None, repr=False)
+    """The canonical int8 graph of a file that is quantised already; ``graph`` is its float twin then."""
+    imported: Check | None = None
+    """How ``qdq`` compares with the file."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -58,14 +67,17 @@ class Network:
 def load(request: Request, progress: Progress = silent) -> Network:
     """Read or build the network of a request and bring it into canonical form.
 
+    A file that is quantised already is compared with its canonical form on the verification photographs.
+
     Raises:
         ConfigError: a request that the source cannot fulfil.
         MissingDependency: a library that is not there.
         WeightsError: weights that cannot be had or do not fit.
         ConversionError: a network that has no canonical form.
+        ParityError: a quantised file that computes something else in canonical form.
     """
     if request.kind == "onnx":
-        return _from_onnx(request)
+        return _from_onnx(request, progress)
     with _TORCH:
         return _from_torch(request, progress)
 
@@ -103,11 +115,10 @@ def _from_torch(request: Request, progress: Progress) -> Network:
     )
 
 
-def _from_onnx(request: Request) -> Network:
+def _from_onnx(request: Request, progress: Progress) -> Network:
     from edgecnn.graph.from_onnx import load_original, read  # brings libraries that only files need
 
     file = read(Path(request.name), request.input_shape, request.variant)
-    shape = shape_of(file.graph.input)
     weights = LoadedWeights(
         kind="own",
         description=f"weights of {Path(request.name).name}",
@@ -115,7 +126,8 @@ def _from_onnx(request: Request) -> Network:
         sha256=file.sha256,
         file_name=Path(request.name).name,
     )
-    return Network(
+    shape = shape_of(file.graph.input)
+    network = Network(
         variant=request.variant,
         graph=file.graph,
         original=partial(load_original, file),
@@ -125,6 +137,23 @@ def _from_onnx(request: Request) -> Network:
         weights=_prepared(weights, request, shape),
         description={"source": "onnx", "name": Path(request.name).name, "input_shape": list(shape)},
         notes=file.notes,
+    )
+    return network if file.graph.precision == "fp32" else _quantized(network, file, progress)
+
+
+def _quantized(network: Network, file: OnnxFile, progress: Progress) -> Network:
+    """A network whose file is quantised, with its float twin and its canonical int8 graph."""
+    from edgecnn.quantize.imported import bring, verify
+
+    progress("comparing the quantised file with its canonical form", 0, None)
+    imported = bring(file.graph, file.original)
+    compared = verify(imported, network.original(), verification_inputs(network.weights.preprocess))
+    return replace(
+        network,
+        graph=imported.graph,
+        qdq=imported.qdq,
+        imported=compared,
+        notes=(*network.notes, *imported.notes),
     )
 
 

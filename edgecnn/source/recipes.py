@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ RECIPES = {
 """``imagenet``: the mean and deviation of ImageNet, as torchvision does; ``signed``: -1 to 1; ``unit``: 0 to
 1; ``raw``: 0 to 255."""
 
-_FIELDS = ("resize", "crop", "mean", "std", "interpolation")
+_FIELDS = [field.name for field in fields(Preprocess)]
 
 
 def read_recipe(name: str) -> Preprocess:
@@ -42,33 +42,10 @@ def read_recipe(name: str) -> Preprocess:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict) or set(value) != set(_FIELDS) or not _is_sound(value):
+    try:
+        return Preprocess.from_json(value)
+    except ValueError as error:
         raise ConfigError(
             f"{path} is no preprocessing",
             hint=f"it has the keys {', '.join(_FIELDS)}, as the preprocess.json of a bundle",
-        )
-    height, width = value["crop"]
-    mean, std = tuple(map(float, value["mean"])), tuple(map(float, value["std"]))
-    return Preprocess(value["resize"], (height, width), mean, std, value["interpolation"])
-
-
-def _is_sound(value: dict[str, Any]) -> bool:
-    def numbers(field: str, least: float) -> bool:
-        given = value[field]
-        return (
-            isinstance(given, list)
-            and bool(given)
-            and all(isinstance(x, (int, float)) and math.isfinite(x) and x > least for x in given)
-        )
-
-    return (
-        isinstance(value["resize"], int)
-        and numbers("crop", 0)
-        and len(value["crop"]) == 2
-        and all(isinstance(side, int) for side in value["crop"])
-        and value["resize"] >= min(value["crop"])
-        and numbers("mean", -math.inf)
-        and numbers("std", 0)
-        and len(value["mean"]) == len(value["std"])
-        and value["interpolation"] in ("bilinear", "bicubic")
-    )
+        ) from error

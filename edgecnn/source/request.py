@@ -11,7 +11,9 @@ from edgecnn.errors import ConfigError
 from edgecnn.source.recipes import read_recipe
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.target import did_you_mean
-from edgecnn.zoo import make_spec, variant
+from edgecnn.zoo import make_spec, resolve, variant
+from edgecnn.zoo.about import about
+from edgecnn.zoo.shipped import shipped_weights
 
 Kind = Literal["zoo", "torchvision", "timm", "factory", "onnx"]
 
@@ -38,7 +40,8 @@ class Request:
     classes: int | None
     """Number of outputs, where a library is asked for another than its own."""
     weights: str
-    """``imagenet`` (published), ``random``, ``own`` (those that the source comes with), or a checkpoint."""
+    """``imagenet`` (published), the name of shipped ones, ``random``, ``own`` (those that the source comes
+    with), or a checkpoint."""
     preprocess: Preprocess | None
     """Input preparation, where the user names one."""
     options: tuple[str, ...]
@@ -66,7 +69,8 @@ def make_request(
         classes: number of outputs (zoo and libraries).
         in_channels: channels of the input (zoo).
         input_shape: NCHW, as numbers or as ``1,3,224,224`` (all but the zoo).
-        weights: ``imagenet``, ``random``, or a checkpoint file; None for the source's own.
+        weights: ``imagenet``, ``cifar10``, ``random``, or a checkpoint file; None for the source's own. A
+            checkpoint of ``edgecnn train`` says itself which width, resolution and classes it has.
         preprocess: a name of ``recipes.RECIPES`` or a ``preprocess.json``.
 
     Raises:
@@ -91,8 +95,16 @@ def make_request(
     }
     _refuse_foreign(kind, model, given)
     if kind == "zoo":
-        spec = make_spec(name, width, resolution, classes, in_channels)
-        chosen = chosen or "imagenet"
+        # A checkpoint that says which network it holds need not be told again.
+        known = _trained(name, chosen)
+        spec = make_spec(
+            name,
+            known.get("width") if width is None else width,
+            known.get("resolution") if resolution is None else resolution,
+            known.get("classes") if classes is None else classes,
+            known.get("in_channels") if in_channels is None else in_channels,
+        )
+        chosen = chosen or next(iter(shipped_weights(spec)), "imagenet")
         words = _words(spec.name, given | asdict(spec) | {"name": None, "weights": chosen}, preprocess)
         return Request(
             kind, spec.name, variant(spec), spec, None, spec.input_shape, None, chosen, recipe, words
@@ -111,6 +123,13 @@ def make_request(
     return Request(
         kind, name, f"{label}{size}{outputs}", None, function, shape, classes, chosen, recipe, words
     )
+
+
+def _trained(name: str, weights: str | None) -> dict[str, Any]:
+    """What a checkpoint of ``edgecnn train`` says of the network in it, where that is the one asked for."""
+    network = about(Path(weights)).get("network") if weights is not None else None
+    same = isinstance(network, dict) and network.get("name") == resolve(name).name
+    return network if same and isinstance(network, dict) else {}
 
 
 def is_file_source(model: str) -> bool:

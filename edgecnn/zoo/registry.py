@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.errors import ConfigError
+from edgecnn.fetch.published import PackagePlace, PublishedFile, UrlPlace
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.target import did_you_mean
-from edgecnn.zoo.published import PackagePlace, PublishedFile, PublishedWeights, UrlPlace
+from edgecnn.zoo.published import PublishedWeights
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgecnn.data.sets import ImageStream, calibration_images
+from edgecnn.data.labelled import FilePictures, Inputs
+from edgecnn.data.sets import calibration_images
 from edgecnn.spec import Preprocess
 
 # Enough for one number a layer, and less than a second's work for large networks. Of smaller images, whose
@@ -63,4 +64,4 @@ def _photographs(recipe: Preprocess) -> np.ndarray:
     paths = calibration_images()
     count = min(max(_LEAST_IMAGES, _LEAST_IMAGES * _SIDE**2 // (height * width)), len(paths))
     chosen = tuple(paths[index * len(paths) // count] for index in range(count))
-    return np.concatenate(list(ImageStream(chosen, recipe)))
+    return np.concatenate(list(Inputs(FilePictures(chosen), recipe)))

@@ -20,10 +20,10 @@ from edgecnn.data.images import open_image
 from edgecnn.data.preprocess import preprocess
 from edgecnn.data.sets import calibration_images, shipped_photos_dir, verification_images
 from edgecnn.errors import DataError, WeightsError
+from edgecnn.fetch.fetch import fetch
 from edgecnn.spec import Preprocess
 from edgecnn.versions import version_of
 from edgecnn.zoo import resolve
-from edgecnn.zoo.fetch import fetch
 
 RECIPES = [
     Preprocess(resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
@@ -183,7 +183,7 @@ def test_in_an_environment_with_the_runtime_alone(
     )  # fmt: skip
     if installed.returncode:
         pytest.skip(f"pip cannot install {' '.join(wanted)}: {installed.stderr.strip().splitlines()[-1:]}")
-    others = "torch onnx edgecnn nncf " + " ".join(set(RUNTIMES) - {runtime})
+    others = "torch onnx edgecnn " + " ".join(set(RUNTIMES) - {runtime})
     absent = f"import importlib.util as u; assert not any(map(u.find_spec, {others.split()!r}))"
     subprocess.run([python, "-I", "-c", absent], check=True)
     ended = classify(mobilenet[runtime], shipped_photos_dir() / "calibration" / "chelsea.jpg", python=python)

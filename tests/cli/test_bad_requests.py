@@ -62,7 +62,7 @@ def is_root() -> bool:
         (("export", "lenet5", "--target", "tflite"), "no published ImageNet weights", "--weights random"),
         (("export", "mobilenet", "--width", ".5", "--target", "tflite"), "only for mobilenet_v2", "--wei"),
         (("export", "lenet5", "--weights", "imagnet", "--target", "tflite"), "unknown weights", "imagenet"),
-        ((*LENET, "--calibration", "."), "fp32 has no use for them", "--precision int8"),
+        ((*LENET, "--calibration", "."), "fp32 has no use for it", "--precision int8"),
         (("bench", "nope"), "unknown model 'nope'", "known: "),
         (("bench", "no/bundle"), "there is no bundle no/bundle", "edgecnn export"),
         (("bench", "lenet5"), "where shall lenet5 run?", "--target"),
@@ -135,7 +135,7 @@ def bomb() -> bytes:
     [
         ("missing", "does not exist", "folder of images"),
         ("empty", "is empty", "put images into it"),
-        ("a file", "is not a folder", "pass the folder"),
+        ("a file", "photos line 1 has 1 columns", "file,label"),
         ("strangers", "notes.txt, sub/data.csv", "remove what is not an image"),
         ("bomb", "bomb.png has more than 64 megapixels", "shrink it"),
         ("truncated", "cut.png is damaged", "hint"),

@@ -15,13 +15,13 @@ import pytest
 
 from edgecnn.bundle.write import read
 
-HEAVY = {"torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "nncf", "openvino", "ai_edge_litert"}
+HEAVY = {"torch", "onnx", "onnx_ir", "onnxruntime", "numpy", "PIL", "openvino", "ai_edge_litert"}
 EXPORT = ("export", "lenet5", "--weights", "random", "--target", "tflite")
 QUICK = ("--min-time", "0.05", "--min-runs", "5")
 
 
 LIGHT = [("--help",), ("--version",), ("zoo",), ("zoo", "--json"), ("targets",)]
-LIGHT += [("export", "--help"), ("inspect", "--help")]
+LIGHT += [("export", "--help"), ("inspect", "--help"), ("eval", "--help"), ("train", "--help")]
 
 
 @pytest.mark.parametrize("arguments", LIGHT)
@@ -82,18 +82,18 @@ def test_doctor_finds_every_piece(process: Any) -> None:
     found = {(entry["kind"], entry["name"]): entry for entry in json.loads(ended.out)}
     for kind, name in (("framework", "torch"), ("runtime", "ai-edge-litert"), ("device", "local")):
         assert found[kind, name]["usable"], found[kind, name]
-    assert {"python", "cpu", "quantiser", "tool", "folder"} <= {kind for kind, _ in found}
+    assert {"python", "cpu", "tool", "folder"} <= {kind for kind, _ in found}
 
 
 def test_doctor_names_the_missing_piece(process: Any, tmp_path: Path) -> None:
     # On the path before the real ones; a broken native library looks like the second.
-    (tmp_path / "nncf.py").write_text("raise ImportError('libgone.so: cannot open shared object file')")
+    (tmp_path / "torch.py").write_text("raise ImportError('libgone.so: cannot open shared object file')")
     (tmp_path / "openvino.py").write_text("import os; os.abort()")
     ended = process("doctor", PYTHONPATH=str(tmp_path), EDGECNN_CACHE_DIR="/dev/null/cache")
     assert ended.code == 0
     lines = {line.split()[2]: line for line in ended.out.splitlines()[1:]}
-    assert lines["nncf"].startswith("--")
-    assert "libgone.so" in lines["nncf"]
+    assert lines["torch"].startswith("--")
+    assert "libgone.so" in lines["torch"]
     assert lines["openvino"].startswith("--")
     assert lines["cache"].startswith("--")
     assert "set EDGECNN_CACHE_DIR" in lines["cache"]

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-MOBILENETS = ["mobilenet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"]
+MOBILENETS = [
+    "mobilenet", "mobilenet_v1", "mobilenet_v1_cifar", "mobilenet_v2", "mobilenet_v3_large",
+    "mobilenet_v3_small",
+]  # fmt: skip
 
 
 def asked(shell: str, words: list[str]) -> dict[str, str]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgecnn.data.labelled import FilePictures, Inputs
 from edgecnn.data.preprocess import preprocess
-from edgecnn.data.sets import ImageStream, digest
 from edgecnn.errors import ConfigError, DataError
 from edgecnn.spec import Preprocess
 
@@ -115,7 +115,7 @@ def _write_photos(folder: Path, count: int) -> tuple[Path, ...]:
 
 def test_stream_can_be_iterated_again(tmp_path: Path) -> None:
     """Calibration takes several passes."""
-    stream = ImageStream(_write_photos(tmp_path, 4), RECIPE)
+    stream = Inputs(FilePictures(_write_photos(tmp_path, 4)), RECIPE)
     first, second = list(stream), list(stream)
     assert len(stream) == len(first) == 4
     assert all(x.shape == (1, 3, 32, 32) and x.dtype == np.float32 for x in first)
@@ -124,7 +124,7 @@ def test_stream_can_be_iterated_again(tmp_path: Path) -> None:
 
 def test_stream_follows_the_recipe_to_grey(tmp_path: Path) -> None:
     """The number of channels is that of the means."""
-    stream = ImageStream(_write_photos(tmp_path, 1), Preprocess(36, (32, 32), (0.5,), (0.5,)))
+    stream = Inputs(FilePictures(_write_photos(tmp_path, 1)), Preprocess(36, (32, 32), (0.5,), (0.5,)))
     assert next(iter(stream)).shape == (1, 1, 32, 32)
 
 
@@ -135,7 +135,7 @@ def test_stream_is_lazy_and_names_the_file(tmp_path: Path) -> None:
     Image.new("RGB", (1, 2_000_000)).save(narrow)
     paths[1].write_text("text")
     for bad in (paths[1], narrow):
-        arriving = iter(ImageStream((paths[0], bad), RECIPE))
+        arriving = iter(Inputs(FilePictures((paths[0], bad)), RECIPE))
         next(arriving)
         with pytest.raises(DataError, match=bad.name):
             next(arriving)
@@ -149,7 +149,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     def peak_bytes(count: int) -> int:
         tracemalloc.start()
         try:
-            for _ in ImageStream(paths[:count], recipe):
+            for _ in Inputs(FilePictures(paths[:count]), recipe):
                 pass
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -159,20 +159,3 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     few, many = peak_bytes(20), peak_bytes(200)
     assert few > 224 * 224 * 3 * 4
     assert many < few * 1.1
-
-
-def test_digest_counts_contents_and_order(tmp_path: Path) -> None:
-    """Names and folders do not count; a byte that moves from one file to the next does."""
-    a, b, c = (tmp_path / name for name in "abc")
-    a.write_bytes(b"12")
-    b.write_bytes(b"3")
-    c.write_bytes(b"12")
-    assert len(digest([a, b])) == 64
-    assert digest([a, b]) == digest([c, b])
-    assert digest([a, b]) != digest([b, a])
-    before = digest([a, b])
-    a.write_bytes(b"1")
-    b.write_bytes(b"23")
-    assert digest([a, b]) != before
-    with pytest.raises(DataError, match="nowhere"):
-        digest([tmp_path / "nowhere"])

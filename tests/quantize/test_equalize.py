@@ -8,11 +8,11 @@ import pytest
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
 from edgecnn.graph.rewrite import canonicalize, constant
-from edgecnn.progress import silent
 from edgecnn.quantize.average import average_pools_as_convs
-from edgecnn.quantize.equalize import equalize, pairs
-from edgecnn.quantize.ranges import find_ranges
+from edgecnn.quantize.equalize import Equalized, equalize, pairs
 from edgecnn.quantize.rounding import round_weights, weight_scales
+from edgecnn.quantize.scheme import DEFAULT, Scheme
+from edgecnn.quantize.statistics import collect
 
 CHANNELS = 6
 
@@ -48,13 +48,18 @@ def images() -> list[np.ndarray]:
     return [rng.normal(size=(1, 3, 8, 8)).astype(np.float32) for _ in range(8)]
 
 
+def equalized_by_images(graph: Graph, scheme: Scheme = DEFAULT) -> Equalized:
+    return equalize(graph, collect(graph, images()).everything, scheme)
+
+
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("activation", ["Clip(c, zero, six)", "Relu(c)"])
 def test_the_function_stays_and_the_ranges_become_one(activation: str, multiplier: int) -> None:
     graph = network(activation, multiplier=multiplier)
-    ranges = find_ranges(graph, images(), 8, silent, by_channel=True)
-    [tensor] = ranges.channels
-    equalized = equalize(graph, ranges)
+    found = equalized_by_images(graph)
+    [tensor] = found.factors
+    equalized = found.graph
+    assert found.activations[tensor] == (0.0, pytest.approx(highest(graph, tensor).max()))
     for image in images():
         expected, got = load_reference(graph)(image)[0], load_reference(equalized)(image)[0]
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
@@ -74,7 +79,7 @@ def highest(graph: Graph, tensor: str) -> np.ndarray:
 
 def test_no_integer_weight_changes() -> None:
     graph = round_weights(network())
-    equalized = equalize(graph, find_ranges(graph, images(), 8, silent, by_channel=True))
+    equalized = equalized_by_images(graph).graph
 
     def integers(of: Graph) -> list[np.ndarray]:
         weights = [constant(node.inputs[1]) for node in of.model.graph if node.op_type == "Conv"]
@@ -87,7 +92,7 @@ def test_no_integer_weight_changes() -> None:
 
 @pytest.mark.parametrize("activation", ["HardSwish(c)", "Clip(c, six, six)", "Sigmoid(c)"])
 def test_only_what_a_factor_passes_through_is_equalised(activation: str) -> None:
-    assert pairs(network(activation)) is None
+    assert pairs(network(activation)) == []
 
 
 def test_a_second_reader_keeps_the_tensor_as_it_is() -> None:
@@ -102,38 +107,33 @@ def test_a_second_reader_keeps_the_tensor_as_it_is() -> None:
             logits = Add(a, d)
         }
     """)
-    assert pairs(canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))) is None
+    assert pairs(canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))) == []
 
 
-MADE = """
-    <ir_version: 8, opset_import: ["" : 17]>
-    made (float[1,3,8,8] input) => (float[1,4,4,4] logits)
-    <float[4,3,1,1] w1 = {1,2,3,4,5,6,7,8,9,1,2,3}, float[4] b = {1,2,3,4}, float[4,1,1,1] w2 = {1,2,3,4},
-    float[4] b2 = {1,2,3,4}>
-    {
-        c = Conv(input, w1, b)
-        a = Relu(c)
-        [own] d = Conv<group=4>(a, w2, b2)
-        h = HardSwish(d)
-        [pool] logits = AveragePool<kernel_shape=[2,2], strides=[2,2]>(h)
-    }
-"""
-
-
-def test_pooling_and_batch_norm_do_not_keep_depthwise_convolutions_from_it() -> None:
-    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(onnx.parser.parse_model(MADE)), "fp32"))
-    converted = average_pools_as_convs(graph)
-    assert pairs(converted) is None
-    found = pairs(converted, {"pool"})
-    assert found is not None
-    assert [pair.depthwise.name for pair in found] == ["own"]
-
-
-def test_pooling_alone_is_equalised_where_all_of_it_can_be() -> None:
-    text = MADE.replace("[own] d = Conv<group=4>(a, w2, b2)", "d = AveragePool<kernel_shape=[1,2]>(a)")
-    text = text.replace("float[1,4,4,4]", "float[1,4,4,3]")
+def test_pooling_and_what_cannot_be_equalised_keep_nothing_else_from_it() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        made (float[1,3,8,8] input) => (float[1,4,2,2] logits)
+        <float[4,3,1,1] w1 = {1,2,3,4,5,6,7,8,9,1,2,3}, float[4] b = {1,2,3,4},
+        float[4,1,1,1] w2 = {1,2,3,4}, float[4] b2 = {1,2,3,4},
+        float[4,1,1,1] w3 = {1,2,3,4}, float[4] b3 = {1,2,3,4}>
+        {
+            c = Conv(input, w1, b)
+            a = Relu(c)
+            [own] d = Conv<group=4>(a, w2, b2)
+            h = HardSwish(d)
+            [left] e = Conv<group=4>(h, w3, b3)
+            r = Relu(e)
+            [pool] p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r)
+            logits = AveragePool<kernel_shape=[2,2], strides=[2,2]>(p)
+        }"""
     graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(onnx.parser.parse_model(text)), "fp32"))
-    converted = average_pools_as_convs(graph)
-    made = {str(node.name) for node in converted.model.graph if node.op_type == "Conv"} - {"Conv_0"}
-    assert len(made) == 2
-    assert pairs(converted, made) is None
+    assert [pair.depthwise.name for pair in pairs(average_pools_as_convs(graph))] == ["own", "pool"]
+
+
+def test_between_two_layers_in_float_nothing_is_equalised() -> None:
+    graph = network()
+    both = frozenset(str(node.name) for node in graph.model.graph if node.op_type == "Conv")
+    assert equalized_by_images(graph, Scheme(float_layers=both)).factors == {}
+    for one in both:
+        assert len(equalized_by_images(graph, Scheme(float_layers=frozenset({one}))).factors) == 1

@@ -1,89 +1,102 @@
-"""Calibration: several images at a time give what one at a time gives, and poor ranges are widened."""
+"""From statistics to ranges: what each estimator promises."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import onnx
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
 from onnx.parser import parse_model
 
 from edgecnn.graph.graph import Graph
-from edgecnn.graph.reference import load_reference
 from edgecnn.graph.rewrite import canonicalize
-from edgecnn.progress import silent
-from edgecnn.quantize import ranges
-from edgecnn.quantize.quantize import quantize
-
-SHUFFLE = """(float[1,4,6,6] x, float[8,4,1,1] w, float[1,2,6,6] k, float[5,8] v) => (float[1,5] y)
-    <int64[5] split = {1, 2, 4, 6, 6}, int64[4] merged = {1, 8, 6, 6}, int64[8] pads = {0,1,0,0,0,1,0,0},
-    int64[1] one = {1}, int64[1] nine = {9}> {
-    c = Conv(x, w) s = Reshape(c, split) t = Transpose<perm=[0,2,1,3,4]>(s) m = Reshape(t, merged)
-    p = Pad(m, pads) q = Slice(p, one, nine, one) g = GlobalAveragePool(q) f = Flatten(g)
-    y = Gemm<transB=1>(f, v) }"""
+from edgecnn.quantize.ranges import find_ranges
+from edgecnn.quantize.scheme import ESTIMATORS, Estimator
+from edgecnn.quantize.statistics import collect
 
 
 def parsed(text: str) -> Graph:
     model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]> network {text}')
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        array = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), value.name))
-        model.graph.input.remove(value)
     return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
 
 
-def images(count: int = 6) -> list[np.ndarray]:
+DOUBLED = parsed("(float[1,1,64,64] x) => (float[1,1,64,64] y) <float two = {2}> { y = Mul(x, two) }")
+
+
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(1, 1, 64, 64)).astype(np.float32) for _ in range(20)]
+
+
+def range_of(found: list[np.ndarray], estimator: Estimator) -> tuple[float, float]:
+    return find_ranges(DOUBLED, collect(DOUBLED, found).everything, estimator).activations["x"]
+
+
+def test_the_mean_of_the_extremes() -> None:
+    found = images()
+    expected = np.mean([image.min() for image in found]), np.mean([image.max() for image in found])
+    assert range_of(found, "mean") == pytest.approx(expected)
+
+
+def test_the_widest_extremes() -> None:
+    found = np.concatenate(images())
+    assert range_of(images(), "minmax") == pytest.approx((found.min(), found.max()))
+
+
+def test_a_percentile_leaves_out_what_is_rare() -> None:
+    found = images()
+    found[3][0, 0, 5, 5] = 1000
+    low, high = range_of(found, "percentile")
+    # To one bin of 1000 / 1024; a range of the extremes would end at 1000.
+    assert low == pytest.approx(np.quantile(np.concatenate(images()), 1e-4), abs=1.0)
+    assert high == pytest.approx(np.quantile(np.concatenate(images()), 1 - 1e-4), abs=1.0)
+
+
+def test_the_least_squared_error_is_that_of_integers() -> None:
+    """Heavy tails: neither the widest range nor one that clips much is best."""
     rng = np.random.default_rng(1)
-    return [rng.normal(size=(1, 4, 6, 6)).astype(np.float32) for _ in range(count)]
+    found = [rng.standard_t(3, size=(1, 1, 64, 64)).astype(np.float32) for _ in range(20)]
+    values = np.concatenate(found).reshape(-1)
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / 255
+        return float(np.square(np.clip(np.rint(values / scale) * scale, low, high) - values).mean())
+
+    low, high = range_of(found, "mse")
+    least = error(low, high)
+    assert least < 0.9 * error(values.min(), values.max())
+    for factor in (0.8, 1.25):
+        assert least < error(factor * low, high)
+        assert least < error(low, factor * high)
 
 
-def test_a_shuffle_is_calibrated_several_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = parsed(SHUFFLE)
-    sizes: list[int] = []
-    batched = ranges._batched
-
-    def spy(graph: Graph) -> tuple[onnx.ModelProto, int]:
-        model, size = batched(graph)
-        sizes.append(size)
-        return model, size
-
-    monkeypatch.setattr(ranges, "_batched", spy)
-    together = ranges.find_ranges(graph, images(), 6, silent)
-    monkeypatch.setattr(ranges, "_ties_images_together", lambda node: True)
-    alone = ranges.find_ranges(graph, images(), 6, silent)
-    assert sizes == [4, 1]
-    assert together.activations == alone.activations
+def test_zeros_of_a_relu_cost_no_rounding() -> None:
+    """They outnumber the rest a thousandfold, and must not widen the steps of it."""
+    found = [np.zeros((1, 1, 64, 64), np.float32) for _ in range(20)]
+    for image in found:
+        image[0, 0, 0, :4] = [1.0, 2.0, 3.0, 4.0]
+    low, high = range_of(found, "mse")
+    assert low == 0
+    assert high == pytest.approx(4.0, rel=0.03)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "y = Transpose<perm=[1,0,2,3]>(x)",
-        "y = Reshape(x, rows)",
-        "y = ReduceMean<axes=[0,1]>(x)",
-        "y = Pad(x, pads)",
-        "y = Concat<axis=1>(x, k)",
-        "y = Concat<axis=0>(x, x)",
-    ],
-)
-def test_what_ties_images_together_is_calibrated_one_by_one(body: str) -> None:
-    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
-        network (float[1,4,6,6] x) => (float[n] y) <int64[3] rows = {{4, 6, 6}}, float[1,1,6,6] k = {{
-        {", ".join("1" for _ in range(36))} }}, int64[8] pads = {{1,0,0,0,0,0,0,0}}> {{ {body} }}""")
-    model.graph.output[0].type.tensor_type.ClearField("shape")
-    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-    assert ranges._batched(graph)[1] == 1
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_the_output_holds_all_values(estimator: Estimator) -> None:
+    found = np.concatenate(images())
+    ranges = find_ranges(DOUBLED, collect(DOUBLED, images()).everything, estimator)
+    assert ranges.activations["y"] == pytest.approx((2 * found.min(), 2 * found.max()))
 
 
-def test_images_that_differ_in_all_they_compute_get_ranges_that_hold_them_all() -> None:
-    """Nine dark images and a bright one: the mean of the extremes is a fifth of the bright one's."""
-    graph = parsed(SHUFFLE)
-    lights = [image * (0.1 if index else 10) for index, image in enumerate(images(10))]
-    qdq = quantize(graph, lights)
-    expected, got = load_reference(graph)(lights[0])[0], load_reference(qdq)(lights[0])[0]
-    assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("value", [0.0, -3.0, 2.0**-40])
+def test_a_constant_tensor_has_a_range(estimator: Estimator, value: float) -> None:
+    found = [np.full((1, 1, 64, 64), value, np.float32)] * 2
+    low, high = range_of(found, estimator)
+    assert min(low, 0) <= value <= max(high, 0)
+
+
+def test_what_only_moves_values_has_no_range_of_its_own() -> None:
+    graph = parsed("""(float[1,4,6,6] x) => (float[1,8,3,3] y) {
+        p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x) h = HardSwish(p) y = Concat<axis=1>(p, h) }""")
+    found = [np.ones((1, 4, 6, 6), np.float32), -np.ones((1, 4, 6, 6), np.float32)]
+    [swish] = [str(node.outputs[0].name) for node in graph.model.graph if node.op_type == "HardSwish"]
+    assert set(find_ranges(graph, collect(graph, found).everything, "minmax").activations) == {"x", swish}

@@ -1,4 +1,4 @@
-"""A user's .onnx file -> canonical float graph."""
+"""A user's .onnx file -> canonical float graph; where the file is quantised, with its QDQ pairs in place."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from edgecnn.graph.from_onnx.accept import (
 from edgecnn.graph.from_onnx.file import label, parse, read_bytes, shown, take_in_external_data
 from edgecnn.graph.from_onnx.inputs import TO_NCHW, TO_NHWC, fix_input, give_channels_first, widen_halves
 from edgecnn.graph.from_onnx.opset import OPSET, to_opset
+from edgecnn.graph.from_onnx.quantized import check_pairs, is_quantized, name_standard_operators
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.reference import Runner, load_onnx
 from edgecnn.graph.rewrite import canonicalize, constant
@@ -44,7 +45,9 @@ class OnnxFile:
     """An .onnx file that was read, with its input shape decided."""
 
     graph: Graph
-    """The canonical fp32 graph."""
+    """The canonical fp32 graph. Where the file is quantised, its activations pass through the QuantizeLinear
+    and DequantizeLinear that the file has, its weights are dequantised, and the precision is ``int8``: what
+    ``edgecnn.quantize.imported`` brings into the canonical QDQ form."""
     original: bytes = field(repr=False)
     """The file's model with its external data taken in and the shape of its input fixed: what the canonical
     graph is checked against. ``load_original`` runs it. Half precision is float32 in it, and an input that
@@ -58,7 +61,7 @@ class OnnxFile:
 
 
 def read(path: Path, input_shape: tuple[int, ...] | None, name: str) -> OnnxFile:
-    """Read an .onnx file of opset 9 to 22 into a canonical fp32 graph.
+    """Read an .onnx file of opset 9 to 22 into a canonical graph.
 
     Args:
         path: the file; external data are read from its folder alone.
@@ -67,13 +70,15 @@ def read(path: Path, input_shape: tuple[int, ...] | None, name: str) -> OnnxFile
 
     Raises:
         ConfigError: the path or the input shape is wrong.
-        ConversionError: the file is damaged, unsafe, or no image network of ONNX's own float operators.
+        ConversionError: the file is damaged, unsafe, no image network of ONNX's own float operators, or
+            quantised in a way that no integer runtime executes.
     """
     data = read_bytes(path)
     model, sha256 = parse(data, path), hashlib.sha256(data).hexdigest()
     notes = []
+    changed = name_standard_operators(model)
     check_network(model)
-    changed = take_in_external_data(model, path.parent)
+    changed |= take_in_external_data(model, path.parent)
     check_weights(model)
     changed |= sort_nodes(model.graph)
     if widen_halves(model):
@@ -131,6 +136,10 @@ def _convert(proto: ModelProto, name: str) -> tuple[Graph, int]:
         passes.InlinePass()(model)
     passes.RemoveInitializersFromInputsPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)
+    quantized = is_quantized(proto)
+    if quantized:
+        fold_constants(model, keep=("DequantizeLinear",))
+        check_pairs(model.graph)
     fold_constants(model)
     _check_sizes(model.graph)
     for node in model.graph:
@@ -148,7 +157,7 @@ def _convert(proto: ModelProto, name: str) -> tuple[Graph, int]:
     graph.opset_imports[""] = OPSET
     # A new model: what the file says of its maker and of that one's folders stays behind.
     model = ir.Model(graph, ir_version=_IR_VERSION, producer_name="edgecnn")
-    return canonicalize(Graph(model, "fp32")), params
+    return canonicalize(Graph(model, "int8" if quantized else "fp32")), params
 
 
 def _check_sizes(graph: ir.Graph) -> None:

@@ -19,17 +19,15 @@ _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
-_QUANTIZED = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"}
-)
+_DYNAMIC = frozenset({"DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 
 
 def check_network(model: ModelProto) -> None:
     """Refuse what edgecnn cannot compile whatever its weights and sizes are.
 
     Raises:
-        ConversionError: another opset, quantised already, operators that ONNX does not define, with control
-            flow or random numbers, batch norm in training mode, several inputs or outputs.
+        ConversionError: another opset, operators on integers, operators that ONNX does not define, with
+            control flow or random numbers, batch norm in training mode, several inputs or outputs.
     """
     opset = opset_of(model)
     if not opset:
@@ -204,27 +202,34 @@ def not_valid(error: Exception | str) -> ConversionError:
 
 
 def check_operators(model: ModelProto, opset: int) -> None:
-    """Refuse what is quantised already, and operators that no later stage can know.
+    """Refuse operators that compute on integers, and those that no later stage can know.
 
     Raises:
-        ConversionError: quantised operators, or those that ONNX does not define, with control flow, or that
+        ConversionError: operators on integers, or those that ONNX does not define, with control flow, or that
             draw random numbers: all of them, counted.
     """
     functions = {(function.domain, function.name) for function in model.functions}
-    quantized, unknown = Counter[str](), Counter[str]()
+    integers, dynamic, unknown = Counter[str](), Counter[str](), Counter[str]()
     for node in nodes(model):
         own = node.domain in _DEFAULT_DOMAINS
         name = shown(node.op_type if own else f"{node.domain}.{node.op_type}")
-        if node.op_type in _QUANTIZED or node.op_type.startswith("QLinear"):
-            quantized[name] += 1
+        if node.op_type in _DYNAMIC:
+            dynamic[name] += 1
+        elif node.op_type.startswith("QLinear") or name == "com.microsoft.QGemm":
+            integers[name] += 1
         elif (node.domain, node.op_type) in functions:
             continue
         elif not own or node.op_type in _CONTROL_FLOW | _RANDOM or not _defined(node.op_type, opset):
             unknown[name] += 1
-    if quantized:
+    if dynamic:
         raise ConversionError(
-            f"the model is quantised already: {_counted(quantized)}",
+            f"the model is quantised dynamically, with scales computed for each image: {_counted(dynamic)}",
             hint="pass the float model; edgecnn quantises it with --precision int8",
+        )
+    if integers:
+        raise ConversionError(
+            f"the model is quantised in operators that one runtime alone has: {_counted(integers)}",
+            hint="quantise it as QDQ (onnxruntime: quant_format=QuantFormat.QDQ), or pass the float model",
         )
     if unknown:
         raise ConversionError(

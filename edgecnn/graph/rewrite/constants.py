@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -30,10 +31,10 @@ class FoldConstants(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, True)
 
 
-def fold_constants(model: ir.Model) -> None:
+def fold_constants(model: ir.Model, keep: Collection[str] = ()) -> None:
     """Replace, in place, every node whose result is the same for all images; all static shapes are set.
 
-    The nodes are run in ONNX Runtime.
+    The nodes are run in ONNX Runtime. Operators in ``keep`` stay.
 
     Exporters trace ``x.flatten(1, 2)`` or a padding as Shape, Gather, Concat and the like. The shapes behind
     such a calculation are known only after it has been made, hence the repetition.
@@ -47,7 +48,7 @@ def fold_constants(model: ir.Model) -> None:
     while found:
         clean(model)
         infer_shapes(model)
-        found = _fold_shapes(model.graph) | _run_constants(model)
+        found = _fold_shapes(model.graph) | _run_constants(model, keep)
 
 
 def infer_shapes(model: ir.Model) -> None:
@@ -121,8 +122,8 @@ def _fold_shapes(graph: ir.Graph) -> bool:
     return found
 
 
-def _run_constants(model: ir.Model) -> bool:
-    """Run the nodes all of whose inputs are constants; True where there were any."""
+def _run_constants(model: ir.Model, keep: Collection[str]) -> bool:
+    """Run the nodes all of whose inputs are constants, but those in ``keep``; True where there were any."""
     chosen: dict[ir.Node, None] = {}
     computed: dict[ir.Value, None] = {}
     sources: dict[str, np.ndarray] = {}
@@ -130,7 +131,8 @@ def _run_constants(model: ir.Model) -> bool:
         inputs = [value for value in node.inputs if value is not None and value not in computed]
         arrays = {str(value.name): _plain(value) for value in inputs}
         if (
-            any(node.inputs)
+            node.op_type not in keep
+            and any(node.inputs)
             and all(array is not None for array in arrays.values())
             and all(_is_static(value) and not value.is_graph_output() for value in node.outputs)
         ):

@@ -22,6 +22,7 @@ from edgecnn.backends.tflite.lower.context import Context
 from edgecnn.errors import ConversionError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import FLOAT_ISLANDS, Operand, Operator, census, operators
+from edgecnn.quantize.groups import FIXED_OUTPUT
 
 LOWERINGS: dict[str, Callable[[Context, Operator], None]] = {
     "Add": arithmetic.add,
@@ -77,7 +78,7 @@ def lower(graph: Graph) -> Model:
     for operator in shuffle.merged(found):
         if operator.op_type == "ChannelShuffle":
             shape.channel_shuffle(context, operator)
-        elif operator.op_type in FLOAT_ISLANDS | _FASTER_IN_FLOAT:
+        elif operator.op_type in FLOAT_ISLANDS | _FASTER_IN_FLOAT or _is_off_its_grid(operator):
             _in_float(context, operator)
         else:
             LOWERINGS[operator.op_type](context, operator)
@@ -85,6 +86,17 @@ def lower(graph: Graph) -> Model:
             context.nonnegative |= {operand.name for operand in operator.outputs}
     context.set_output(str(graph.output.name))
     return context.model
+
+
+def _is_off_its_grid(operator: Operator) -> bool:
+    """Whether an int8 output has other parameters than the only ones that TFLite's kernel gives.
+
+    edgecnn's own quantisation never does that; files that were quantised elsewhere do.
+    """
+    fixed, output = FIXED_OUTPUT.get(operator.op_type), operator.outputs[0]
+    if fixed is None or output.scale is None or output.zero_point is None:
+        return False
+    return (float(output.scale[0]), int(output.zero_point[0])) != fixed
 
 
 def _in_float(context: Context, operator: Operator) -> None:
@@ -106,7 +118,7 @@ def _is_nonnegative(context: Context, operator: Operator) -> bool:
         return operator.activation[0] >= 0
     if operator.op_type == "Clip":
         return activation.bounds(operator)[0] >= 0
-    if operator.op_type in ("Concat", "MaxPool", "ChannelShuffle", "Slice"):
+    if operator.op_type in ("Concat", "MaxPool", "ChannelShuffle", "Slice", "DequantizeLinear"):
         moved = operator.inputs if operator.op_type == "Concat" else operator.inputs[:1]
         return all(operand is not None and operand.name in context.nonnegative for operand in moved)
     return operator.op_type in ("Relu", "Sigmoid", "Softmax")

@@ -1,0 +1,126 @@
+"""Makes the weights that travel with edgecnn: five small networks trained on CIFAR-10 by ``edgecnn.train``.
+
+    python benchmarks/train_cifar10.py
+
+Each network learns from the 50,000 training images alone; the 10,000 test images only judge it. What is kept
+is stored in 16-bit floats as ``edgecnn/zoo/trained/<variant>-cifar10.safetensors``, and the accuracy in it and
+in the results is that of the stored file. A training that was interrupted goes on when the script is run
+again.
+
+On two cores it takes some hours, on a GPU minutes; the results say on what each was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from results import argument_parser, machine, say, write
+
+import edgecnn
+from edgecnn.accuracy.evaluate import evaluate_float
+from edgecnn.progress import Progress
+from edgecnn.spec import ModelSpec
+from edgecnn.training.train import RECORD, WEIGHTS, save_weights
+from edgecnn.versions import tool_versions
+from edgecnn.zoo import build, make_spec, variant
+from edgecnn.zoo.weights import load_weights
+
+SHIPPED = Path(edgecnn.__file__).parent / "zoo" / "trained"
+MOST_BYTES = 14_000_000
+# Network, width, epochs, peak learning rate, label smoothing, and the accuracy that is asked of it, in percent.
+NETWORKS = (
+    ("mobilenet_v1_cifar", 0.25, 40, 0.4, 0.1, 85.0),
+    ("resnet20_cifar", 1.0, 36, 0.2, 0.0, 90.5),
+    ("mobilenet_v1_cifar", 0.5, 50, 0.4, 0.0, 89.0),
+    ("mobilenet_v1_cifar", 0.75, 40, 0.4, 0.1, 91.0),
+    ("mobilenet_v1_cifar", 1.0, 40, 0.4, 0.1, 92.0),
+)
+
+
+def main() -> None:
+    """Train what is not trained yet, store and judge it, write ``results/train_cifar10.json``."""
+    import table
+
+    parser = argument_parser(__doc__)
+    parser.add_argument("--only", help="networks whose file name begins so")
+    arguments = parser.parse_args()
+    rows = []
+    for name, width, epochs, rate, smoothing, asked_percent in NETWORKS:
+        spec = make_spec(name, width=width)
+        if arguments.only and not variant(spec).startswith(arguments.only):
+            continue
+        folder = arguments.work.resolve() / "cifar10" / variant(spec)
+        record = _trained(spec, folder, epochs=epochs, learning_rate=rate, label_smoothing=smoothing)
+        rows.append(_stored(spec, folder, record) | {"asked_percent": asked_percent})
+        say(f"{variant(spec)}: {rows[-1]['top1_percent']:.2f} % (asked: {asked_percent} %)")
+    if arguments.only:
+        return
+    total = sum(row["bytes"] for row in rows)
+    assert total <= MOST_BYTES, total
+    path = write("train_cifar10", {"machine": machine(), "versions": tool_versions(), "networks": rows})
+    say(f"wrote {path}")
+    print(table.trained(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _trained(spec: ModelSpec, folder: Path, **choices: Any) -> dict[str, Any]:
+    """The record of a training, once it is done; ``choices`` are fields of its recipe."""
+    if not (folder / RECORD).exists():
+        edgecnn.train(
+            spec.name,
+            "cifar10",
+            width=spec.width,
+            recipe=lambda recipe: replace(recipe, **choices),
+            output=folder,
+            progress=_lines(variant(spec)),
+        )
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+def _stored(spec: ModelSpec, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Store the weights in 16 bits, with the accuracy that they have so."""
+    network = build(spec)
+    loaded = load_weights(spec, network, str(folder / WEIGHTS))
+    assert loaded.labels is not None
+    path = SHIPPED / f"{variant(spec)}-cifar10.safetensors"
+    save_weights(path, network, spec, loaded.preprocess, loaded.labels, record, torch.float16)
+    accuracy = evaluate_float(spec.name, "cifar10:test", width=spec.width, weights=str(path))
+    top1_percent = 100 * accuracy.answers.top1.value
+    stored = record | {"top1_percent": top1_percent}
+    save_weights(path, network, spec, loaded.preprocess, loaded.labels, stored, torch.float16)
+    low, high = accuracy.answers.top1.interval
+    return {
+        "network": variant(spec),
+        "top1_percent": top1_percent,
+        "top1_interval_percent": [100 * low, 100 * high],
+        "fp32_top1_percent": record["top1_percent"],
+        "images": accuracy.images,
+        "bytes": path.stat().st_size,
+        "recipe": record["recipe"],
+        "seconds": record["seconds"],
+        "curve_percent": [epoch["top1_percent"] for epoch in record["epochs"]],
+        "trained_on": record["machine"],
+        "trained_with": record["versions"],
+    }
+
+
+def _lines(name: str) -> Progress:
+    """A line an epoch."""
+    last = ""
+
+    def progress(description: str, done: float, total: float | None) -> None:
+        nonlocal last
+        epoch = description.partition(",")[0]
+        if epoch != last:
+            last = epoch
+            say(f"{name}: {description}")
+
+    return progress
+
+
+if __name__ == "__main__":
+    main()

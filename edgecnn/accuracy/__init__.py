@@ -1,0 +1,1 @@
+"""How often a network is right, on the runtime that will execute it, and how sure that figure is."""

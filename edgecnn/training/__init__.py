@@ -1,0 +1,1 @@
+"""Training of image classifiers: from scratch, from a checkpoint, from a teacher."""
