@@ -26,6 +26,7 @@ from edgecnn.errors import ParityError
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import Runner, load_reference
+from edgecnn.sqnr import decibel
 
 TORCH_LIMIT = 1e-4
 """Largest difference between the float graph and eager torch, relative to the largest output."""
@@ -222,7 +223,7 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
         f"float graph on {which}",
         total,
         "sqnr_db",
-        _decibel(signal, noise),
+        decibel(signal, noise),
         floor_db,
         agree / total,
     )
@@ -260,7 +261,7 @@ def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list
     losses = []
     for (tensor, layer), e, g in zip(layers.items(), expected, got, strict=True):
         g = _as_scaled_as(e, g) if tensor in scaled else g
-        losses.append((layer, _decibel(float(np.square(e).sum()), float(np.square(e - g).sum()))))
+        losses.append((layer, decibel(float(np.square(e).sum()), float(np.square(e - g).sum()))))
     return sorted(losses, key=lambda loss: loss[1])
 
 
@@ -425,7 +426,3 @@ def _margin(logits: np.ndarray) -> float:
         return math.inf
     second, first = np.partition(logits.reshape(-1), -2)[-2:]
     return float(first - second)
-
-
-def _decibel(signal: float, noise: float) -> float:
-    return 10 * math.log10(signal / noise) if noise and signal else (math.inf if signal else -math.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.accuracy.interval import Share, paired_drop
+from edgecnn.sqnr import decibel
 
 NO_CLASS = -1
 """The class of an image for which an output is no number."""
@@ -99,6 +99,4 @@ class Difference:
         expected = self.expected.logits.astype(np.float64)
         signal = float(np.square(expected).sum())
         noise = float(np.square(expected - self.got.logits).sum())
-        if not noise:
-            return math.inf
-        return 10 * math.log10(signal / noise) if signal else -math.inf
+        return decibel(signal, noise)

@@ -18,6 +18,7 @@ from edgecnn.errors import DataError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.progress import Progress, silent
+from edgecnn.sqnr import decibel
 
 Loader = Callable[[Graph], Runner]
 """Compiles and loads an int8 graph."""
@@ -97,7 +98,7 @@ class Judge:
         return Judged(
             count,
             agree / count,
-            10 * math.log10(signal / noise) if signal and noise else math.inf,
+            decibel(signal, noise),
             None if self.labels is None else right / count,
         )
 

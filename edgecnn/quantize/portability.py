@@ -15,6 +15,7 @@ from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import Operator, operators
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.quantize.saturation import KERNELS, Pairs, excess_name, saturable, saturating
+from edgecnn.sqnr import decibel
 
 HARMLESS_DB = 0.5
 """A loss of SQNR below this is what two sets of calibration images differ by."""
@@ -157,8 +158,8 @@ def _measure(
         runtime,
         layers,
         count,
-        _decibel(signal, noise),
-        _decibel(signal, saturated_noise),
+        decibel(signal, noise),
+        decibel(signal, saturated_noise),
         agree / count,
         saturated_agree / count,
     )
@@ -180,10 +181,6 @@ def _output_steps(operator: Operator) -> np.ndarray:
     assert output.scale is not None
     steps: np.ndarray = np.broadcast_to(x.scale * weight.scale / output.scale, weight.shape[:1])
     return steps
-
-
-def _decibel(signal: float, noise: float) -> float:
-    return 10 * math.log10(signal / noise) if noise and signal else (math.inf if signal else -math.inf)
 
 
 def _db(value: float | None) -> str:

@@ -23,6 +23,7 @@ from edgecnn.quantize.ranges import Ranges, find_ranges
 from edgecnn.quantize.rounding import round_weights
 from edgecnn.quantize.scheme import DEFAULT, Scheme
 from edgecnn.quantize.statistics import Statistics, collect
+from edgecnn.sqnr import decibel
 
 # Networks with trained weights have shown 20 dB and more with the mean of the images' extremes.
 _HEALTHY_DB = 20.0
@@ -203,5 +204,4 @@ def _verdict(run: Runner, images: Sequence[np.ndarray], expected: Sequence[np.nd
         signal += float(np.square(exact).sum())
         noise += float(np.square(exact - got).sum())
         agree += int(np.argmax(exact) == np.argmax(got))
-    sqnr_db = 10 * math.log10(signal / noise) if signal and noise else math.inf
-    return Verdict(len(images), sqnr_db, agree / max(len(images), 1))
+    return Verdict(len(images), decibel(signal, noise), agree / max(len(images), 1))

@@ -12,6 +12,7 @@ import numpy as np
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.operators import FLOAT_ISLANDS, Operand, Operator, operators
 from edgecnn.graph.reference import load_reference
+from edgecnn.sqnr import decibel
 
 _FORMS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 # So many values of the float graph are in memory at once, and twice as many of the int8 graph: 240 MB.
@@ -174,9 +175,7 @@ class _Tally:
 
     @property
     def sqnr_db(self) -> float:
-        if not self._signal:
-            return -math.inf if self._noise else math.inf
-        return 10 * math.log10(self._signal / self._noise) if self._noise else math.inf
+        return decibel(self._signal, self._noise)
 
     @property
     def range(self) -> Range | None:

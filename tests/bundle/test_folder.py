@@ -20,7 +20,8 @@ from edgecnn.errors import ConfigError, OutputError
 
 MANIFEST = {
     "variant": "v", "target": "t", "runtime": "tflite", "options": {}, "precision": "fp32", "model_file": "m",
-    "companion_files": [], "macs": 1, "files": {"m": {"sha256": "00"}},
+    "companion_files": [], "macs": 1, "params": 1, "weights": {}, "output": {}, "command": [],
+    "files": {"m": {"sha256": "00"}},
 }  # fmt: skip
 
 
