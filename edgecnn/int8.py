@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,8 @@ Place = tuple[Target, ModuleType]
 """A target and its back end."""
 
 _TIME_BUDGET_S = 600.0
+# A network that is quantised differently leaves figures that nobody asks for any more.
+_KEPT_S = 90 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ class Int8:
         figures = f"{judged.agreement:.2%} keep their class"
         if judged.top1 is not None and guarded.float_top1 is not None:
             drop = 100 * (guarded.float_top1 - judged.top1)
-            figures = f"top-1 {judged.top1:.2%}, {drop:.2f} points below fp32, and {figures}"
+            side = "below" if drop >= 0 else "above"
+            figures = f"top-1 {judged.top1:.2%}, {abs(drop):.2f} points {side} fp32, and {figures}"
         holds = "is not met" if self.over_budget(target) else "holds"
         ended = "" if guarded.complete else "; the time budget ended the search"
         return f"the budget {holds} with {layers}: {figures}, on {judged.images} images{ended}"
@@ -164,7 +168,14 @@ class Int8:
             "scheme": None if self.scheme is None else self.scheme.to_json(),
             "search": None if self.searched is None else self.searched.to_json(),
             "guard": None,
+            "judged_on": None,
         }
+        if self.data is not None:
+            made["judged_on"] = {
+                "name": self.data.name,
+                "images": len(self.data),
+                "sha256": self.data.sha256,
+            }
         if self.calibration is not None:
             made["calibration"] = {
                 "name": self.calibration.name,
@@ -200,30 +211,35 @@ def make_int8(network: Network, options: Int8Options, targets: Sequence[Place], 
         return Int8(network.qdq, network.imported)
     calibration = open_calibration(options.calibration, network.weights.preprocess, progress)
     prepared = prepare(network.graph, calibration.images, progress)
-    scheme = prepared.scheme
-    if options.data is None:
-        scheme = _portable(prepared, scheme, targets) if options.portable else scheme
-        graph = prepared.qdq(scheme)
-        return Int8(graph, _on_calibration(prepared, scheme, graph, calibration), calibration, scheme)
+    if options.data is not None:
+        data = open_set(options.data, progress=progress)
+        refuse_seen(data, calibration.fingerprints)
+        return _judged(network, options, targets, prepared, calibration, data, progress)
+    scheme = _portable(prepared, prepared.scheme, targets) if options.portable else prepared.scheme
+    graph = prepared.qdq(scheme)
+    return Int8(graph, _on_calibration(prepared, scheme, graph, calibration), calibration, scheme)
 
-    data = open_set(options.data, "test", progress)
-    refuse_seen(data, calibration.fingerprints)
+
+def _judged(
+    network: Network,
+    options: Int8Options,
+    targets: Sequence[Place],
+    prepared: Prepared,
+    calibration: Calibration,
+    data: LabelledSet,
+    progress: Progress,
+) -> Int8:
+    """The int8 graph that search and guard settle on, within their time."""
+    began, seconds = time.monotonic(), options.time_budget_s or _TIME_BUDGET_S
     outputs = math.prod(shape_of(network.graph.output)[1:])
     labels = fit_labels(data, network.weights.labels, outputs)[data.labels]
     inputs = data.inputs(network.weights.preprocess)
-    seconds = options.time_budget_s or _TIME_BUDGET_S
-    began = time.monotonic()
-    folder = data_dir().with_name("guard")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}", hint="set EDGECNN_CACHE_DIR to a folder that can"
-        ) from error
+    folder = _journals()
     store = outputs_file(folder, network.graph, data.sha256)
+    target, module = targets[0]
+    scheme = prepared.scheme
     searched, guarded, judged = None, None, {}
     with tempfile.TemporaryDirectory(prefix="edgecnn-int8-") as work:
-        target, module = targets[0]
 
         def judge(place: Place) -> Judge:
             load = _loader(*place, Path(work))
@@ -236,7 +252,8 @@ def make_int8(network: Network, options: Int8Options, targets: Sequence[Place], 
                 prepared, judge(targets[0]), race, scheme=scheme, time_budget_s=share, progress=progress
             )
             scheme = searched.chosen.scheme
-        scheme = _portable(prepared, scheme, targets) if options.portable else scheme
+        if options.portable:
+            scheme = _portable(prepared, scheme, targets)
         if options.budget is not None:
             guarded = guard(
                 prepared,
@@ -260,6 +277,26 @@ def make_int8(network: Network, options: Int8Options, targets: Sequence[Place], 
     graph = prepared.qdq(scheme)
     checked = _on_calibration(prepared, scheme, graph, calibration)
     return Int8(graph, checked, calibration, scheme, data, searched, guarded, judged)
+
+
+def _journals() -> Path:
+    """The folder in the cache where guards write down their figures, without those of three months ago.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    folder = data_dir().with_name("guard")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made: {error.strerror}", hint="set EDGECNN_CACHE_DIR to a folder that can"
+        ) from error
+    for left in folder.iterdir():
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _KEPT_S:
+                left.unlink()
+    return folder
 
 
 def _portable(prepared: Prepared, scheme: Scheme, targets: Sequence[Place]) -> Scheme:
