@@ -13,7 +13,6 @@ On two cores it takes some hours, on a GPU minutes; the results say on what each
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +73,13 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _trained(spec: ModelSpec, folder: Path, **choices: Any) -> dict[str, Any]:
-    """The record of a training, once it is done; ``choices`` are fields of its recipe."""
+    """The record of a training, once it is done; ``choices`` are arguments of ``train``."""
     if not (folder / RECORD).exists():
         edgecnn.train(
             spec.name,
             "cifar10",
             width=spec.width,
-            recipe=lambda recipe: replace(recipe, **choices),
+            **choices,
             output=folder,
             progress=_lines(variant(spec)),
         )

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Artifact
+
 
 def one_line(error: BaseException | str, length: int = 200) -> str:
     """What a library's error says, on one line of bearable length."""
@@ -52,9 +58,16 @@ class ParityError(EdgeCNNError):
 
 
 class BudgetError(EdgeCNNError):
-    """The best that was found does not meet the accuracy asked for; it is kept, and named as such."""
+    """The best that was found does not meet the accuracy asked for; it is kept, and named as such.
+
+    ``artifacts`` are all that were made.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, *, hint: str | None = None, artifacts: Sequence[Artifact] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.artifacts = list(artifacts)
 
 
 class DeviceError(EdgeCNNError):

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from edgecnn.accuracy.evaluate import refuse_seen
+from edgecnn.artifact import Artifact
 from edgecnn.check import SQNR_FLOORS_DB, Check, lowered_graph
 from edgecnn.cost import analyze
 from edgecnn.data.calibration import Calibration, open_calibration
@@ -42,6 +43,8 @@ Place = tuple[Target, ModuleType]
 """A target and its back end."""
 
 _TIME_BUDGET_S = 600.0
+# So many images leave four to be kept aside (edgecnn.quantize.quantize).
+_ENOUGH = 16
 # A network that is quantised differently leaves figures that nobody asks for any more.
 _KEPT_S = 90 * 24 * 3600
 
@@ -131,6 +134,15 @@ class Int8:
     judged: Mapping[str, Judged] = field(default_factory=dict)
     """What each target reaches on the data, by the target's name; empty without a budget."""
 
+    @property
+    def judges_itself(self) -> bool:
+        """Whether calibration had the user's own images, and enough to keep some of them aside.
+
+        The photographs in the package may be unlike anything that such a network will see.
+        """
+        calibration = self.calibration
+        return calibration is not None and not calibration.shipped and len(calibration) >= _ENOUGH
+
     def over_budget(self, target: Target) -> bool:
         """Whether a target's artifact loses more than was allowed."""
         if self.guarded is None:
@@ -152,13 +164,22 @@ class Int8:
         ended = "" if guarded.complete else "; the time budget ended the search"
         return f"the budget {holds} with {layers}: {figures}, on {judged.images} images{ended}"
 
-    def budget_error(self, missed: Sequence[tuple[Target, Path]]) -> BudgetError:
-        """What is raised once the bundles are there."""
-        said = "; ".join(self.describe(target) for target, _ in missed)
-        made = ", ".join(str(path) for _, path in missed)
+    def budget_error(self, made: Sequence[tuple[Target, Artifact]]) -> BudgetError | None:
+        """What is raised once all bundles are there, if one of them is over the budget."""
+        missed = [(target, artifact) for target, artifact in made if self.over_budget(target)]
+        if not missed:
+            return None
+        said = "; ".join(f"{target.name}: {self.describe(target)}" for target, _ in missed)
+        best = ", ".join(str(artifact.path) for _, artifact in missed)
+        assert self.guarded is not None
+        more = "allow more with --max-drop or --min-agreement, or keep fp32"
+        tried = (
+            "no mixture of int8 and float holds it" if self.guarded.complete else "give it more --time-budget"
+        )
         return BudgetError(
-            f"{said} (the best is in {made})",
-            hint="allow more: --max-drop, --min-agreement or --time-budget; or keep fp32",
+            f"{said} (the best is in {best})",
+            hint=f"{tried}; {more}",
+            artifacts=[artifact for _, artifact in made],
         )
 
     def to_json(self, target: Target) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class PayOff:
         times = f"{self.int8_ms:.3g} ms against {self.fp32_ms:.3g} ms"
         interval = f"{self.ratio_low:.2f} to {self.ratio_high:.2f} times its latency"
         if self.pays:
-            return f"int8 is {1 / self.ratio:.2f} times as fast as fp32 on {self.runtime}: {times}"
+            range_ = f"{1 / self.ratio_high:.2f} to {1 / self.ratio_low:.2f}"
+            speed = f"int8 is {1 / self.ratio:.2f} times as fast as fp32 on {self.runtime}"
+            return f"{speed} (95 % interval {range_}): {times}"
         if self.pays is None:
             return f"whether int8 is faster than fp32 on {self.runtime} is not clear: {times} ({interval})"
         slower = "slower than" if self.ratio_low > 1 / _FASTER else "not faster than"

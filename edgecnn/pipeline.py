@@ -182,10 +182,9 @@ def export(
                 raise
             artifacts.append(made)
     if source.int8 is not None:
-        made_for = zip(loaded_targets, artifacts, strict=True)
-        missed = [(target, made.path) for target, made in made_for if source.int8.over_budget(target)]
-        if missed:
-            raise source.int8.budget_error(missed)
+        missed = source.int8.budget_error(list(zip(loaded_targets, artifacts, strict=True)))
+        if missed is not None:
+            raise missed
     return artifacts
 
 
@@ -219,7 +218,7 @@ def _source(
         graph = int8.graph
         checks.append(Future())
         checks[-1].set_result(int8.check)
-        if network.qdq is None:
+        if network.qdq is None and not int8.judges_itself:
             # Too few calibration images, or all alike, show only on others.
             checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         explanation = beside.submit(_explain, network, int8, verification)
@@ -231,7 +230,8 @@ def _explain(network: Network, int8: Int8, images: Inputs) -> Explanation:
     weights, which = network.weights, _UNSEEN
     if int8.data is not None:
         some = int8.data.take(range(min(len(int8.data), _EXPLAINED)))
-        images, which = some.inputs(weights.preprocess), f"images of {some.name}"
+        first = f"first {len(some)} " if len(some) < len(int8.data) else ""
+        images, which = some.inputs(weights.preprocess), f"{first}images of {some.name}"
     names = [Path(images.pictures.name(index)).name for index in range(len(images))]
     return explain(
         network.graph,

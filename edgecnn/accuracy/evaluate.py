@@ -97,6 +97,10 @@ def evaluate_float(
     request = make_request(model, **source)
     images = opened(data, limit, progress)
     network = load(request, progress)
+    if network.qdq is not None:
+        raise ConfigError(
+            f"{model} is quantised already", hint="say for what it is compiled: --target T --precision int8"
+        )
     weights = network.weights
     return judge(
         of_network(network),

@@ -68,7 +68,7 @@ def evaluate(
     \b
     edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data imagenet70
     edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data photos/:test --json
-    edgecnn eval resnet20 --weights cifar10 --data cifar10 --target openvino --precision int8
+    edgecnn eval mobilenet_v1_cifar --width 0.25 --data cifar10 --target openvino --precision int8
     edgecnn eval my_net.onnx --preprocess unit --data list.csv
     """
     if data is None:
@@ -132,7 +132,7 @@ def _print(accuracy: Accuracy) -> None:
         _line("SQNR", f"{d.sqnr_db:.1f} dB")
     if a.published_percent is not None:
         at = f" at {a.published_resolution} pixels" if a.published_resolution else ""
-        _line("published", f"top-1 {a.published_percent:.4g} %{at}")
+        _line("stated", f"top-1 {a.published_percent:.4g} %{at}")
     for number, entry in enumerate(a.confusion[:_SHOWN]):
         _line("changed" if not number else "", _describe(entry))
     if len(a.confusion) > _SHOWN:
@@ -146,7 +146,7 @@ def _warn(baseline: Baseline) -> None:
     low, high = b.top1.interval
     click.secho(
         f"WARNING: {b.network} is right on {100 * b.top1.value:.1f} % of the images ({100 * low:.1f} to "
-        f"{100 * high:.1f}), far below its published {b.published_percent:.4g} %.",
+        f"{100 * high:.1f}), far below the stated {b.published_percent:.4g} %.",
         fg="red",
         bold=True,
         err=True,

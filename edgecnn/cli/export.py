@@ -19,6 +19,7 @@ from edgecnn.cli.parameters import (
     shape_options,
     weights_options,
 )
+from edgecnn.errors import BudgetError
 
 
 @click.command(short_help="Export a network: compiled, checked, measured.")
@@ -74,30 +75,36 @@ def export(
         # It and the runtimes are imported here, not for --help.
         from edgecnn import pipeline
 
-        artifacts = pipeline.export(
-            model,
-            targets,
-            precision=precision,
-            **source,
-            calibration=calibration,
-            data=data,
-            max_drop=max_drop,
-            min_agreement=min_agreement,
-            time_budget_s=time_budget_s,
-            search=search,
-            portable=portable,
-            output=output,
-            force=force,
-            progress=progress,
-        )
+        missed = None
+        try:
+            artifacts = pipeline.export(
+                model,
+                targets,
+                precision=precision,
+                **source,
+                calibration=calibration,
+                data=data,
+                max_drop=max_drop,
+                min_agreement=min_agreement,
+                time_budget_s=time_budget_s,
+                search=search,
+                portable=portable,
+                output=output,
+                force=force,
+                progress=progress,
+            )
+        except BudgetError as error:
+            artifacts, missed = error.artifacts, error
     if as_json:
         print_json([{"path": str(artifact.path), **artifact.manifest} for artifact in artifacts])
-        return
-    if request.kind == "zoo" and request.name != model:
-        click.echo(f"{model} is {request.name}")
-    _print_source(artifacts[0])
-    for artifact in artifacts:
-        _print_artifact(artifact)
+    else:
+        if request.kind == "zoo" and request.name != model:
+            click.echo(f"{model} is {request.name}")
+        _print_source(artifacts[0])
+        for artifact in artifacts:
+            _print_artifact(artifact)
+    if missed is not None:
+        raise missed
 
 
 def _print_source(artifact: Artifact) -> None:

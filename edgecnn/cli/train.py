@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edgecnn.cli.console import json_option, print_json, progress_bar
 from edgecnn.cli.parameters import complete_model
 from edgecnn.zoo import make_spec
-
-if TYPE_CHECKING:
-    from edgecnn.training.recipe import Recipe
-
-_CHANGES = ("batch", "optimizer", "learning_rate", "weight_decay", "label_smoothing", "seed")
 
 
 @click.command(short_help="Train a network on labelled images.")
@@ -85,7 +81,7 @@ def train(
     output: Path | None,
     force: bool,
     as_json: bool,
-    **changes: Any,
+    **recipe: Any,
 ) -> None:
     """Train MODEL, a network of the zoo, to tell the classes of a labelled set apart.
 
@@ -100,12 +96,7 @@ def train(
     edgecnn train mobilenet_v1_cifar --width 0.25 --data cifar10 --distill resnet20/weights.safetensors
     """
     make_spec(model, width, resolution, None, in_channels)  # before the seconds that importing torch takes
-    given = {name: value for name, value in changes.items() if value is not None}
-
-    def changed(recipe: Recipe) -> Recipe:
-        return replace(recipe, **given)
-
-    with progress_bar() as progress:
+    with progress_bar() as progress, _goes_on():
         progress("loading torch", 0, None)
         from edgecnn.training.train import train as carry_out
 
@@ -119,7 +110,7 @@ def train(
             width=width,
             resolution=resolution,
             in_channels=in_channels,
-            recipe=changed,
+            **recipe,
             output=output,
             force=force,
             progress=progress,
@@ -144,6 +135,16 @@ def train(
         "next",
         f"edgecnn export {result.spec.name} --weights {shlex.quote(str(result.weights))} --target tflite",
     )
+
+
+@contextlib.contextmanager
+def _goes_on() -> Iterator[None]:
+    """Says, where the user ends it, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("the same command goes on from the last epoch that was saved", err=True)
+        raise
 
 
 def _line(title: str, text: str) -> None:

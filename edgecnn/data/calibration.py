@@ -40,6 +40,8 @@ class Calibration:
     """The network inputs, float32 (1, C, H, W)."""
     fingerprints: tuple[str, ...] = field(repr=False)
     """What each is known by in another set, see :class:`edgecnn.data.labelled.Pictures`; in order."""
+    shipped: bool
+    """Whether they are the photographs in the package."""
     remarks: tuple[str, ...]
     """What is odd about them but no reason to refuse, a sentence each."""
 
@@ -97,6 +99,7 @@ def open_calibration(text: str | Path | None, recipe: Preprocess, progress: Prog
         name=name,
         images=kept if fits else Inputs(pictures, recipe),
         fingerprints=tuple(pictures.fingerprint(index) for index in range(len(pictures))),
+        shipped=text is None,
         remarks=remarks,
     )
 

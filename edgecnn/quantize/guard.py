@@ -50,7 +50,7 @@ class Budget:
         if self.max_drop is None and self.min_agreement is None:
             raise ConfigError("the accuracy guard has no budget", hint="give --max-drop or --min-agreement")
         if self.max_drop is not None and not 0 <= self.max_drop < 100:
-            raise ConfigError(f"--max-drop {self.max_drop:g} is not from 0 to 100 points of top-1")
+            raise ConfigError(f"--max-drop {self.max_drop:g} is not from 0 to below 100 points of top-1")
         if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
             raise ConfigError(
                 f"--min-agreement {self.min_agreement:g} is not between 0 and 1",
@@ -270,7 +270,8 @@ class _Search:
         if self._excess(before):
             try:
                 noise = self._noise()
-                sensitivity = tuple(self._sensitivity(noise))
+                # What was not measured is taken for the mean of what was: good for an order, not for a table.
+                sensitivity = tuple(self._sensitivity(noise)) if noise.complete else ()
                 self._take_back(self._least(self._order(noise)))
             except _OutOfTime:
                 complete = False

@@ -91,11 +91,14 @@ def _arithmetic(manifest: Mapping[str, Any]) -> Verdict | None:
 
 def _fidelity(manifest: Mapping[str, Any]) -> Verdict | None:
     check = _checks(manifest, "int8 graph", "verification")
+    which = "photographs that calibration has not seen"
+    if check is None:
+        check, which = _checks(manifest, "int8 graph", "calibration"), "of the calibration images"
     if check is None:
         return None
     sqnr_db, kept = float(check["value"]), _kept(check)
     moved = (
-        f"On {kept.images} photographs that calibration has not seen, int8 keeps the class of {kept.hits} "
+        f"On {kept.images} {which}, int8 keeps the class of {kept.hits} "
         f"and moves the scores by {100 * noise_share(sqnr_db):.1f} % of their size (SQNR {sqnr_db:.1f} dB)."
     )
     if manifest["weights"]["random"]:
@@ -132,7 +135,13 @@ def _figures(
 ) -> tuple[Figure, ...]:
     found = []
     unseen, measured = _checks(manifest, "int8 graph", "verification"), manifest["measured"]
-    if explanation is not None and explanation.gallery is not None:
+    guard = manifest.get("guard")
+    if guard is not None:
+        reached = guard["reached"]
+        agree = round(reached["agreement"] * reached["images"])
+        about = f"images of {manifest['judged_on']['name']} keep their class on {manifest['runtime']}"
+        found.append(Figure(f"{agree} of {reached['images']}", about))
+    elif explanation is not None and explanation.gallery is not None:
         kept = explanation.gallery.kept
         low, high = (round(100 * end) for end in kept.interval)
         found.append(
@@ -145,6 +154,8 @@ def _figures(
         found.append(
             Figure(f"{unseen['value']:.1f} dB", "signal to quantisation noise, on unseen photographs")
         )
+    elif (seen := _checks(manifest, "int8 graph", "calibration")) is not None:
+        found.append(Figure(f"{seen['value']:.1f} dB", "signal to quantisation noise, on calibration images"))
     if measured is not None:
         threads = f"{measured['threads']} thread{'s' * (measured['threads'] > 1)}"
         about = f"median of one inference, {threads}, {measured['cpu_model'] or measured['cpu_arch']}"

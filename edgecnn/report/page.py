@@ -244,7 +244,7 @@ def _gallery(gallery: Gallery) -> str:
     if changed:
         title = "What changed"
         some = f"; the {shown} of which fp32 was surest are shown" if changed > shown else ""
-        text = f"int8 gives {changed} of {kept.images} {gallery.which} another class{some}."
+        text = f"The int8 graph gives {changed} of {kept.images} {gallery.which} another class{some}."
     else:
         title = "What nearly changed"
         text = (

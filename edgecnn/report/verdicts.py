@@ -17,7 +17,7 @@ def verdicts(portable: Portability, payoff: PayOff | None, int8: Int8, target: T
     """On accuracy where a budget was asked, on other CPUs, and on speed where it was measured."""
     found = [_guard(int8, int8.guarded, target)] if int8.guarded is not None else []
     if int8.searched is not None:
-        found.append(_search(int8.searched))
+        found.append(_search(int8.searched, guarded=int8.guarded is not None))
     found.append(_portability(portable))
     return (*found, *([_payoff(payoff)] if payoff is not None else []))
 
@@ -52,7 +52,7 @@ def _guard(int8: Int8, guarded: Guarded, target: Target) -> Verdict:
     return Verdict("Accuracy", tone, int8.describe(target), tables=tables)
 
 
-def _search(searched: Searched) -> Verdict:
+def _search(searched: Searched, *, guarded: bool) -> Verdict:
     table = Table(
         ("way to quantise", "top-1, %", "agreement, %", "SQNR, dB", "latency over the first", "on the front"),
         tuple(
@@ -69,7 +69,9 @@ def _search(searched: Searched) -> Verdict:
         chosen=frozenset({searched.rows.index(searched.chosen)}),
         caption="On the front: no other is clearly better in one without being worse in the other.",
     )
-    return Verdict("Search", "good", f"Chosen: {searched.sentence}", tables=(table,))
+    return Verdict(
+        "Search" if guarded else "Accuracy", "good", f"Chosen: {searched.sentence}", tables=(table,)
+    )
 
 
 def _portability(found: Portability) -> Verdict:

@@ -65,14 +65,11 @@ def _replace(path: Path, partial: Path, data: bytes) -> None:
             os.fsync(out.fileno())
         os.replace(partial, path)
     except OSError as error:
-        why = (
-            "the disk is full"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else error.strerror or str(error)
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror or str(error)
+        again = "make room and run the same command again: it goes on from the last epoch that was saved"
         raise OutputError(
-            f"{path} cannot be written: {why}",
-            hint="make room and run the same command again: it goes on from the last epoch that was saved",
+            f"{path} cannot be written: {why}", hint=again if full else "choose another folder with -o"
         ) from error
     finally:
         with suppress(OSError):

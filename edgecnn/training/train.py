@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import filelock
 import numpy as np
 import torch
 from torch import nn
@@ -15,8 +17,8 @@ from torch import nn
 from edgecnn.accuracy.interval import Share
 from edgecnn.agent import host
 from edgecnn.data.labelled import LabelledSet
-from edgecnn.data.open_set import open_set
-from edgecnn.errors import ConfigError, DataError, WeightsError
+from edgecnn.data.open_set import open_set, split_text
+from edgecnn.errors import ConfigError, DataError, OutputError, WeightsError
 from edgecnn.progress import Progress, silent
 from edgecnn.spec import ModelSpec, Preprocess
 from edgecnn.training import recipe as recipes
@@ -29,7 +31,7 @@ from edgecnn.zoo import build, make_spec, resolve, variant
 from edgecnn.zoo.about import about
 from edgecnn.zoo.weights import load_weights, read_weights
 
-WEIGHTS, RECORD, _STATE = "weights.safetensors", "training.json", "state.safetensors"
+WEIGHTS, RECORD, _STATE, _LOCK = "weights.safetensors", "training.json", "state.safetensors", ".lock"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,13 @@ def train(
     width: float | None = None,
     resolution: int | None = None,
     in_channels: int | None = None,
-    recipe: Callable[[Recipe], Recipe] | None = None,
+    batch: int | None = None,
+    optimizer: Literal["sgd", "adamw"] | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    label_smoothing: float | None = None,
+    ema_steps: int | None = None,
+    seed: int | None = None,
     output: str | Path | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -75,8 +83,8 @@ def train(
 
     Args:
         model: a name of ``edgecnn.list_models()``.
-        data: a folder of class folders, a CSV of file and label, or a named set. It learns from the ``train``
-            part and is judged on the ``test`` part.
+        data: a folder of class folders, a CSV of file and label, or a named set, without a part: it learns
+            from the ``train`` part and is judged on the ``test`` part.
         epochs: passes over the training images; None for 30 from scratch, 12 from a checkpoint.
         start: first weights: ``imagenet``, the name of shipped ones, or a checkpoint; None for random ones.
         freeze: epochs in which only the last layer learns; None for none from scratch, else a third.
@@ -84,7 +92,13 @@ def train(
         width: multiplier on the channel counts.
         resolution: side of the input in pixels.
         in_channels: channels of the input.
-        recipe: changes the recipe that the arguments above give.
+        batch: images a step.
+        optimizer: ``sgd`` or ``adamw``.
+        learning_rate: at its peak, in the last layer.
+        weight_decay: of weights in convolutions and dense layers.
+        label_smoothing: share of each label that is spread over all classes.
+        ema_steps: length of the moving average of the weights, which is what is kept.
+        seed: of first weights, order and augmentation.
         output: the folder of the result; None for ``<model>-<set>`` here.
         force: start anew, and replace what is there.
         progress: told of every step.
@@ -92,17 +106,29 @@ def train(
     Raises:
         EdgeCNNError: one of its subclasses; what the last epoch left stays where it was.
     """
+    whole, part = split_text(data)
+    if part is not None:
+        raise ConfigError(
+            f"a training takes the whole set, not {data}",
+            hint=f"pass {whole}: it learns from {whole}:train and is judged on {whole}:test",
+        )
     learning, held_out = open_set(data, "train", progress), open_set(data, "test", progress)
     _check(learning, held_out)
     spec = make_spec(model, width, resolution, len(learning.classes), in_channels)
-    chosen = _recipe(epochs, start is not None, freeze, distill is not None)
-    chosen = chosen if recipe is None else recipe(chosen)
+    choices = {
+        "batch": batch,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+        "ema_steps": ema_steps,
+        "seed": seed,
+    }
+    given = {name: value for name, value in choices.items() if value is not None}
+    chosen = replace(_recipe(epochs, start is not None, freeze, distill is not None), **given)  # type: ignore[arg-type]
     set_name = learning.name.partition(":")[0]
     folder = Path(output) if output is not None else Path(f"{variant(spec)}-{set_name}")
-    if (folder / RECORD).exists() and not force:
-        raise ConfigError(
-            f"{folder} holds a finished training", hint="pass --force to replace it, or -o for another folder"
-        )
+    _check_place(folder, force=force)
     progress(f"building {variant(spec)}", 0, None)
     network = build(spec, chosen.seed)
     preprocess = resolve(spec.name).preprocess.fitted(*spec.input_shape[1:])
@@ -122,12 +148,29 @@ def train(
         "first_weights_sha256": first,
         "teacher_sha256": teacher_sha256,
     }
+    with _alone(folder):
+        if force:
+            for name in (_STATE, RECORD, WEIGHTS):
+                (folder / name).unlink(missing_ok=True)
+        return _carry_out(
+            folder, network, spec, learning, held_out, preprocess, chosen, teacher, identity, progress
+        )
+
+
+def _carry_out(
+    folder: Path,
+    network: nn.Module,
+    spec: ModelSpec,
+    learning: LabelledSet,
+    held_out: LabelledSet,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    identity: dict[str, Any],
+    progress: Progress,
+) -> Training:
     state = folder / _STATE
-    if force:
-        for name in (_STATE, RECORD, WEIGHTS):
-            (folder / name).unlink(missing_ok=True)
-    began = time.time()
-    curve = fit(network, learning, held_out, preprocess, chosen, teacher, state, identity, progress)
+    curve = fit(network, learning, held_out, preprocess, recipe, teacher, state, identity, progress)
     top1 = curve[-1].top1_percent
     judged = Share(round(top1 * len(held_out) / 100), len(held_out))
     record = identity | {
@@ -136,7 +179,7 @@ def train(
         "most_frequent_percent": 100 * float(np.bincount(held_out.labels).max()) / len(held_out),
         "epochs": [asdict(epoch) for epoch in curve],
         "seconds": sum(epoch.seconds for epoch in curve),
-        "finished_unix_s": round(max(began, time.time())),
+        "finished_unix_s": round(time.time()),
         "machine": host.facts()
         | {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
         "versions": tool_versions(),
@@ -145,6 +188,48 @@ def train(
     states.save_json(folder / RECORD, record)
     state.unlink(missing_ok=True)
     return Training(folder, spec, tuple(curve), top1, record)
+
+
+def _check_place(folder: Path, *, force: bool) -> None:
+    """Refuse a folder that holds something else, or a training that is done."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder", hint="choose another with -o")
+    ours = {WEIGHTS, RECORD, _STATE, _LOCK}
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if strangers := sorted(name for name in found - ours if not name.startswith(".")):
+        raise ConfigError(
+            f"{folder} holds files that no training wrote: {', '.join(strangers[:3])}",
+            hint="choose another folder with -o",
+        )
+    if RECORD in found and not force:
+        raise ConfigError(
+            f"{folder} holds a finished training", hint="pass --force to replace it, or -o for another folder"
+        )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made if need be, for one training at a time.
+
+    Raises:
+        ConfigError: another process trains there.
+        OutputError: the folder cannot be made or written.
+    """
+    lock = folder / _LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"another training is at work in {folder}", hint="wait for it, or choose another folder with -o"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error.strerror or error}", hint="choose another folder with -o"
+        ) from error
+    with contextlib.suppress(OSError):
+        lock.unlink()
 
 
 def save_weights(
@@ -215,6 +300,10 @@ def _teacher(
     """
     if distill is None:
         return None, None
+    if not Path(distill).is_file():
+        raise WeightsError(
+            f"there is no teacher {distill}", hint="pass a weights.safetensors of `edgecnn train`"
+        )
     try:
         taught = ModelSpec(**about(Path(distill))["network"])
     except (KeyError, TypeError) as error:

@@ -125,7 +125,9 @@ def read_weights_file(source: str, spec: ModelSpec | None = None) -> Checkpoint:
     """
     path = Path(source)
     if path.suffix not in _SUFFIXES and not path.exists():
-        names = ["imagenet", "random", *(shipped_weights(spec) if spec is not None else ())]
+        names = ["random"]
+        if spec is not None:
+            names += [*shipped_weights(spec), *(["imagenet"] if resolve(spec.name).weights else [])]
         raise ConfigError(
             f"unknown weights '{source}'",
             hint=f"{did_you_mean(source, names)}, or pass a {', '.join(_SUFFIXES)} file",

@@ -61,7 +61,7 @@ def is_root() -> bool:
         (("zoo", "--max-macs", "3X"), "'3X' is no amount", "300M"),
         (("export", "lenet5", "--target", "tflite"), "no published ImageNet weights", "--weights random"),
         (("export", "mobilenet", "--width", ".5", "--target", "tflite"), "only for mobilenet_v2", "--wei"),
-        (("export", "lenet5", "--weights", "imagnet", "--target", "tflite"), "unknown weights", "imagenet"),
+        (("export", "lenet5", "--weights", "imagnet", "--target", "tflite"), "unknown weights", "random"),
         ((*LENET, "--calibration", "."), "fp32 has no use for it", "--precision int8"),
         (("bench", "nope"), "unknown model 'nope'", "known: "),
         (("bench", "no/bundle"), "there is no bundle no/bundle", "edgecnn export"),

@@ -134,9 +134,9 @@ def test_a_network_far_below_its_published_figure(
     monkeypatch.setattr(source, "load", published)
     ended = run("eval", "lenet5", "--weights", "random", "--data", digits)
     assert ended.code == 0
-    assert "published top-1 99 %" in ended.out
+    assert "stated    top-1 99 %" in ended.out
     assert "WARNING: lenet5-1.0-32 fp32 is right on" in ended.err
-    assert "far below its published 99 %" in ended.err
+    assert "far below the stated 99 %" in ended.err
     assert "usual causes" in ended.err or "Likely cause: with" in ended.err
     document = json.loads(run("eval", "lenet5", "--weights", "random", "--data", digits, "--json").out)
     assert document["baseline"]["published_percent"] == 99.0

@@ -98,9 +98,14 @@ def test_a_finished_training_stays(run: Run, dots: Path, here: Path) -> None:
         (("lenett", "--data", "DOTS"), 2, "unknown model 'lenett'", "lenet"),
         (("lenet", "--data", "DOTS", "--epochs", 0), 2, "epochs cannot be 0", "from 1"),
         (("lenet", "--data", "DOTS", "--learning-rate", -1), 2, "learning rate cannot be -1", "from"),
-        (("lenet", "--data", "DOTS", "--from", "imagnet"), 2, "unknown weights 'imagnet'", "imagenet"),
+        (("lenet", "--data", "DOTS", "--from", "imagnet"), 2, "unknown weights 'imagnet'", "pass a .pth"),
         (("lenet", "--data", "DOTS", "--freeze", 2), 2, "nothing to freeze", "--from"),
-        (("lenet", "--data", "DOTS", "--distill", "nowhere"), 1, "nowhere does not say", "edgecnn train"),
+        (
+            ("lenet", "--data", "DOTS", "--distill", "nowhere"),
+            1,
+            "there is no teacher nowhere",
+            "edgecnn train",
+        ),
         (("lenet",), 2, "missing option '--data'", "edgecnn train --help"),
     ],
 )

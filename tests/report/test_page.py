@@ -176,7 +176,7 @@ def test_images_can_be_seen_and_are_described() -> None:
             assert (image.format, image.size) == ("WEBP", (224, 224))
     described = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert "where int8 looks for label 2 in cat.jpg" in described
-    assert "int8 gives 1 of 15 photographs another class." in page.text
+    assert "The int8 graph gives 1 of 15 photographs another class." in page.text
     assert "fp32 label 1 51 %" in page.text
     assert "2.3 steps of the int8 output apart. The two maps correlate by 0.68." in page.text
     assert page.text.count("The class changed.") == 1

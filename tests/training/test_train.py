@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from safetensors.torch import save_file
 import edgecnn
 from edgecnn.errors import ConfigError, DataError, WeightsError
 from edgecnn.source.request import make_request
-from edgecnn.training.recipe import Recipe
 from edgecnn.training.train import Training, train
 from edgecnn.zoo import build, make_spec
 from edgecnn.zoo.about import about
@@ -23,10 +21,8 @@ def trained(striped_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> T
 
 
 def learn(data: Path, output: Path, **options: Any) -> Training:
-    def small_batches(recipe: Recipe) -> Recipe:
-        return replace(recipe, batch=16, learning_rate=0.05, ema_steps=5)
-
-    return train("lenet5", data, output=output, recipe=small_batches, **options)
+    given = {"batch": 16, "learning_rate": 0.05, "ema_steps": 5, "output": output} | options
+    return train("lenet5", data, **given)
 
 
 def test_it_leaves_weights_and_a_record_and_no_state(trained: Training) -> None:
@@ -105,3 +101,24 @@ def test_one_class_teaches_nothing(striped_folder: Path, tmp_path: Path) -> None
     (lone / "level").symlink_to(striped_folder / "level")
     with pytest.raises(DataError):
         learn(lone, tmp_path / "out")
+
+
+def test_a_part_holds_nothing_out(striped_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="takes the whole set"):
+        learn(Path(f"{striped_folder}:train"), tmp_path / "out")
+
+
+def test_a_folder_of_something_else_stays(striped_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no training wrote: level, upright"):
+        learn(striped_folder, striped_folder)
+
+
+def test_two_trainings_in_one_folder(striped_folder: Path, tmp_path: Path) -> None:
+    def meanwhile(description: str, done: float, total: float | None) -> None:
+        if description.startswith("epoch 2"):
+            with pytest.raises(ConfigError, match="another training is at work"):
+                learn(striped_folder, tmp_path / "out", epochs=2, seed=1)
+
+    first = learn(striped_folder, tmp_path / "out", epochs=2, progress=meanwhile)
+    assert first.record["recipe"]["seed"] == 0
+    assert sorted(path.name for path in first.folder.iterdir()) == ["training.json", "weights.safetensors"]

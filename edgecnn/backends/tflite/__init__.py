@@ -16,6 +16,7 @@ from edgecnn.backends.tflite.flatbuffer import serialize
 from edgecnn.backends.tflite.lower import lower
 from edgecnn.backends.tflite.lower.context import NHWC_TO_NCHW
 from edgecnn.backends.tflite.verify import verify
+from edgecnn.errors import ConversionError, one_line
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import Runner
 from edgecnn.target import Target
@@ -50,7 +51,10 @@ def load(model: Path, target: Target, taps: Sequence[str] | None = None) -> Runn
                 experimental_preserve_all_tensors=True,
                 experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
-        interpreter.allocate_tensors()
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError as error:
+            raise ConversionError(f"TFLite cannot load {model.name}: {one_line(error)}") from error
     source = interpreter.get_input_details()[0]
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
     if taps is None:
