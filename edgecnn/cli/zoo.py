@@ -13,6 +13,7 @@ from edgecnn.cli.console import json_option, print_json, print_table
 from edgecnn.errors import ConfigError
 from edgecnn.target import did_you_mean
 from edgecnn.zoo import Entry, list_models
+from edgecnn.zoo.shipped import shipped_for
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 
@@ -75,8 +76,17 @@ def _row(entry: Entry) -> list[str]:
         str(entry.resolution),
         "" if entry.top1_percent is None else f"{entry.top1_percent:g}",
         entry.top1_source or "",
-        "imagenet" if entry.weights else "",
+        ", ".join(_weights(entry)),
     ]
+
+
+def _weights(entry: Entry) -> list[str]:
+    """What ``--weights`` takes beside a file, with the widths where it is not the network's own."""
+    shipped = [
+        name if widths == ("1.0",) else f"{name} (width {', '.join(widths)})"
+        for name, widths in shipped_for(entry.name).items()
+    ]
+    return [*(["imagenet"] if entry.weights else []), *shipped]
 
 
 def _document(entry: Entry) -> dict[str, Any]:

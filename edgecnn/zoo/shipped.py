@@ -16,3 +16,12 @@ def shipped_weights(spec: ModelSpec) -> dict[str, Path]:
     return {
         path.stem.removeprefix(beginning): path for path in sorted(_FOLDER.glob(f"{beginning}*.safetensors"))
     }
+
+
+def shipped_for(name: str) -> dict[str, tuple[str, ...]]:
+    """Of an architecture, by the name of the set: the widths, as file names have them, that are shipped."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(_FOLDER.glob(f"{name}-*.safetensors")):
+        width, _, trained_on = path.stem.removeprefix(f"{name}-").split("-", 2)
+        found.setdefault(trained_on, []).append(width)
+    return {trained_on: tuple(widths) for trained_on, widths in found.items()}
