@@ -36,7 +36,6 @@ from edgecnn.target import load_target
 
 REPORTED = (
     "torch", "litert-torch", "ai-edge-quantizer", "jax", "onnx2tf", "tensorflow", "onnx", "onnxruntime",
-    "nncf",
 )  # fmt: skip
 LOWERINGS = 20
 # As the `edgecnn` command does, which a checkout that is not installed lacks.

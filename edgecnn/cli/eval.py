@@ -68,7 +68,7 @@ def evaluate(
     \b
     edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data imagenet70
     edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data photos/:test --json
-    edgecnn eval mobilenet_v1_cifar --width 0.25 --data cifar10 --target openvino --precision int8
+    edgecnn eval resnet20 --data cifar10 --target openvino --precision int8
     edgecnn eval my_net.onnx --preprocess unit --data list.csv
     """
     if data is None:
