@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from edgecnn.data.sets import Images
 from edgecnn.errors import ParityError
-from edgecnn.graph.graph import Graph, shape_of
-from edgecnn.graph.operators import operators
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.operators import is_depthwise, operators
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.sqnr import decibel
 
@@ -257,17 +256,12 @@ def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list
     image = next(iter(images))
     expected = load_reference(graph, list(layers))(image)
     got = load_reference(qdq, [_dequantized(qdq, name) for name in layers])(image)
-    scaled = {str(node.inputs[0].name) for node in graph.model.graph if _is_depthwise(node)}  # type: ignore[union-attr]
+    scaled = {str(node.inputs[0].name) for node in graph.model.graph if is_depthwise(node)}  # type: ignore[union-attr]
     losses = []
     for (tensor, layer), e, g in zip(layers.items(), expected, got, strict=True):
         g = _as_scaled_as(e, g) if tensor in scaled else g
         losses.append((layer, decibel(float(np.square(e).sum()), float(np.square(e - g).sum()))))
     return sorted(losses, key=lambda loss: loss[1])
-
-
-def _is_depthwise(node: ir.Node) -> bool:
-    groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
-    return 1 < groups == shape_of(node.inputs[0])[1]  # type: ignore[arg-type]
 
 
 def _as_scaled_as(expected: np.ndarray, got: np.ndarray) -> np.ndarray:

@@ -22,15 +22,16 @@ from edgecnn.artifact import Artifact
 from edgecnn.check import SQNR_FLOORS_DB, Check, lowered_graph
 from edgecnn.cost import analyze
 from edgecnn.data.calibration import Calibration, open_calibration
+from edgecnn.data.fit import fit_labels
 from edgecnn.data.labelled import LabelledSet
-from edgecnn.data.open_set import fit_labels, open_set
+from edgecnn.data.open_set import open_set
 from edgecnn.errors import BudgetError, ConfigError, OutputError
 from edgecnn.fetch.cache import data_dir
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.reference import Runner
 from edgecnn.progress import Progress
 from edgecnn.quantize.guard import Budget, Guarded, guard, outputs_file
-from edgecnn.quantize.judge import Judge, Judged, Loader, judge_of
+from edgecnn.quantize.judge import Judged, Loader, judge_of
 from edgecnn.quantize.portability import saturating_layers
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.race import race_on
@@ -261,40 +262,34 @@ def _judged(
     scheme = prepared.scheme
     searched, guarded, judged = None, None, {}
     with tempfile.TemporaryDirectory(prefix="edgecnn-int8-") as work:
-
-        def judge(place: Place) -> Judge:
-            load = _loader(*place, Path(work))
-            return judge_of(network.graph, inputs, labels, load=load, store=store, progress=progress)
-
+        load = _loader(target, module, Path(work))
+        judge = judge_of(network.graph, inputs, labels, load=load, store=store, progress=progress)
         if options.search:
             race = race_on(target, module, variant=network.variant, macs=analyze(network.graph).macs)
             share = seconds / 2 if options.budget is not None else seconds
-            searched = search(
-                prepared, judge(targets[0]), race, scheme=scheme, time_budget_s=share, progress=progress
-            )
+            searched = search(prepared, judge, race, scheme=scheme, time_budget_s=share, progress=progress)
             scheme = searched.chosen.scheme
         if options.portable:
             scheme = _portable(prepared, scheme, targets)
         if options.budget is not None:
             guarded = guard(
                 prepared,
-                inputs,
-                labels,
+                judge,
                 options.budget,
                 folder=folder,
                 data_sha256=data.sha256,
                 scheme=scheme,
                 time_budget_s=max(seconds - (time.monotonic() - began), 1.0),
-                load=_loader(target, module, Path(work)),
                 runtime=f"{target.runtime} {target.options}",
                 progress=progress,
             )
             scheme = guarded.scheme
             judged[target.name] = guarded.reached
-            for place in targets[1:]:
-                reached = judge(place)(guarded.graph, progress=progress, what=f"judging on {place[0].name}")
+            for other, its_module in targets[1:]:
+                on_other = replace(judge, load=_loader(other, its_module, Path(work)))
+                reached = on_other(guarded.graph, progress=progress, what=f"judging on {other.name}")
                 assert reached is not None
-                judged[place[0].name] = reached
+                judged[other.name] = reached
     graph = prepared.qdq(scheme)
     checked = _on_calibration(prepared, scheme, graph, calibration)
     return Int8(graph, checked, calibration, scheme, data, searched, guarded, judged)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,7 @@ from edgecnn.backends import backend
 from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
 from edgecnn.cost import analyze
-from edgecnn.data.labelled import Inputs
-from edgecnn.data.sets import verification_inputs
+from edgecnn.data.sets import Images, verification_images, verification_inputs
 from edgecnn.devices import local
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError, EdgeCNNError
@@ -56,6 +55,8 @@ class _Source:
 
     request: Request
     network: Network
+    photographs: Images = field(repr=False)
+    """The verification photographs as inputs, decoded once."""
     macs: int
     graph: Graph
     """The one that is compiled: the float graph itself, its fp16 form, or the QDQ graph."""
@@ -202,7 +203,7 @@ def _source(
 ) -> _Source:
     network = load(request, progress)
     float_graph, weights = network.graph, network.weights
-    verification = verification_inputs(weights.preprocess)
+    verification = list(verification_inputs(weights.preprocess))
     checks: list[Future[check.Check]] = []
     if network.qdq is None:
         original = network.original(), network.original_name
@@ -222,17 +223,20 @@ def _source(
             # Too few calibration images, or all alike, show only on others.
             checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         explanation = beside.submit(_explain, network, int8, verification)
-    return _Source(request, network, analyze(float_graph).macs, graph, tuple(checks), int8, explanation)
+    return _Source(
+        request, network, verification, analyze(float_graph).macs, graph, tuple(checks), int8, explanation
+    )
 
 
-def _explain(network: Network, int8: Int8, images: Inputs) -> Explanation:
-    """The images are the user's own where there are some."""
+def _explain(network: Network, int8: Int8, images: Images) -> Explanation:
+    """On the verification photographs, or on the user's own images where there are some."""
     weights, which = network.weights, _UNSEEN
+    names = [path.name for path in verification_images()]
     if int8.data is not None:
         some = int8.data.take(range(min(len(int8.data), _EXPLAINED)))
         first = f"first {len(some)} " if len(some) < len(int8.data) else ""
         images, which = some.inputs(weights.preprocess), f"{first}images of {some.name}"
-    names = [Path(images.pictures.name(index)).name for index in range(len(images))]
+        names = [Path(some.pictures.name(index)).name for index in range(len(some))]
     return explain(
         network.graph,
         int8.graph,
@@ -288,7 +292,7 @@ def _bundle(
 
 
 def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Target) -> check.Check:
-    images = verification_inputs(source.network.weights.preprocess)
+    images = source.photographs
     loader, run = partial(module.load, model, target), module.load(model, target)
     if source.graph.precision == "int8":
         return check.int8_artifact(source.network.graph, source.graph, loader, run, images)
@@ -296,8 +300,7 @@ def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Ta
 
 
 def _portability(source: _Source, target: Target) -> Portability:
-    images = verification_inputs(source.network.weights.preprocess)
-    return portability(source.network.graph, source.graph, images, target.runtime)
+    return portability(source.network.graph, source.graph, source.photographs, target.runtime)
 
 
 def _measure(

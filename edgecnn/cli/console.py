@@ -57,6 +57,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+def print_line(title: str, text: str) -> None:
+    """A fact under its title, for people; without a title it goes on with the one above."""
+    click.echo(f"{click.style(title.ljust(12), bold=True)} {text}")
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns, for people."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecnn.artifact import Artifact
-from edgecnn.cli.console import json_option, print_json, progress_bar
+from edgecnn.cli.console import json_option, print_json, print_line, progress_bar
 from edgecnn.cli.parameters import (
     accuracy_options,
     check_request,
@@ -111,23 +111,23 @@ def _print_source(artifact: Artifact) -> None:
     from edgecnn.bundle.write import describe_check, describe_weights
 
     manifest = artifact.manifest
-    _line(
+    print_line(
         "model",
         f"{artifact.variant}: {manifest['params']:,} parameters, {artifact.macs / 1e6:,.1f} M MACs "
         f"({2 * artifact.macs / 1e6:,.1f} MFLOPs)",
     )
     for note in manifest["notes"]:
-        _line("note", note)
-    _line("weights", describe_weights(manifest["weights"]))
+        print_line("note", note)
+    print_line("weights", describe_weights(manifest["weights"]))
     trained, used = manifest["weights"]["trained_resolution"], manifest["model"]["input_shape"][2]
     if trained and trained != used:
-        _line("", f"trained at {trained} pixels, used at {used}: accuracy will differ")
+        print_line("", f"trained at {trained} pixels, used at {used}: accuracy will differ")
     if manifest.get("calibration"):
-        _line("calibrated", f"on {manifest['calibration']['images']} images")
+        print_line("calibrated", f"on {manifest['calibration']['images']} images")
         for remark in manifest["calibration"]["remarks"]:
-            _line("note", remark)
+            print_line("note", remark)
     for entry in manifest["checks"][:-1]:
-        _line("checked", describe_check(entry))
+        print_line("checked", describe_check(entry))
 
 
 def _print_artifact(artifact: Artifact) -> None:
@@ -137,13 +137,9 @@ def _print_artifact(artifact: Artifact) -> None:
     size = describe_size(sum(path.stat().st_size for path in (artifact.model, *artifact.companions)))
     script = shlex.quote(str(artifact.path / "run.py"))
     click.echo()
-    _line(artifact.target, describe_check(manifest["checks"][-1]))
-    _line("", describe_measured(manifest["measured"]))
+    print_line(artifact.target, describe_check(manifest["checks"][-1]))
+    print_line("", describe_measured(manifest["measured"]))
     for verdict in ("search", "guard", "payoff", "portability"):
         if manifest.get(verdict):
-            _line("", f"{verdict}: {manifest[verdict]['verdict']}.")
-    _line("", f"{artifact.path}/ ({size}), try: python {script} photo.jpg")
-
-
-def _line(title: str, text: str) -> None:
-    click.echo(f"{click.style(title.ljust(12), bold=True)} {text}")
+            print_line("", f"{verdict}: {manifest[verdict]['verdict']}.")
+    print_line("", f"{artifact.path}/ ({size}), try: python {script} photo.jpg")

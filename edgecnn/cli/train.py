@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgecnn.cli.console import json_option, print_json, progress_bar
+from edgecnn.cli.console import json_option, print_json, print_line, progress_bar
 from edgecnn.cli.parameters import complete_model
 from edgecnn.zoo import make_spec
 
@@ -123,15 +123,15 @@ def train(
     low, high = result.record["top1_interval_percent"]
     held_out = result.record["held_out"]
     curve = [epoch.top1_percent for epoch in result.epochs]
-    _line("trained", f"{result.spec.name}, {len(curve)} epochs in {result.record['seconds']:.0f} s")
-    _line("curve", f"{sparkline(curve)}  {curve[0]:.1f} to {curve[-1]:.1f} % top-1")
-    _line("accuracy", f"{result.top1_percent:.2f} % top-1 (95 % interval {low:.1f} to {high:.1f}) on "
+    print_line("trained", f"{result.spec.name}, {len(curve)} epochs in {result.record['seconds']:.0f} s")
+    print_line("curve", f"{sparkline(curve)}  {curve[0]:.1f} to {curve[-1]:.1f} % top-1")
+    print_line("accuracy", f"{result.top1_percent:.2f} % top-1 (95 % interval {low:.1f} to {high:.1f}) on "
                       f"{held_out['images']} images of {held_out['name']}")  # fmt: skip
     if low <= result.record["most_frequent_percent"]:
         guess = result.record["most_frequent_percent"]
-        _line("note", f"no better than guessing: {guess:.1f} % are of the most frequent class")
-    _line("weights", f"{result.weights}")
-    _line(
+        print_line("note", f"no better than guessing: {guess:.1f} % are of the most frequent class")
+    print_line("weights", f"{result.weights}")
+    print_line(
         "next",
         f"edgecnn export {result.spec.name} --weights {shlex.quote(str(result.weights))} --target tflite",
     )
@@ -145,7 +145,3 @@ def _goes_on() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("the same command goes on from the last epoch that was saved", err=True)
         raise
-
-
-def _line(title: str, text: str) -> None:
-    click.echo(f"{click.style(title.ljust(12), bold=True)} {text}")

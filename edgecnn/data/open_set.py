@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 from edgecnn.data.catalogue import named_sets
-from edgecnn.data.fit import fit_labels
 from edgecnn.data.labelled import LabelledSet
 from edgecnn.data.named import open_named
 from edgecnn.data.own import open_csv, open_folder
@@ -14,8 +13,6 @@ from edgecnn.data.split import split
 from edgecnn.errors import ConfigError, DataError
 from edgecnn.progress import Progress, silent
 from edgecnn.target import did_you_mean
-
-__all__ = ["Part", "fit_labels", "open_set", "split_text"]
 
 Part = Literal["all", "train", "test"]
 

@@ -166,6 +166,12 @@ def _is_float(value: ir.Value | None, node: ir.Node) -> bool:
     return producer is None or producer.op_type != "DequantizeLinear"
 
 
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether a node is a convolution of each of its several channels alone."""
+    groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+    return 1 < groups == shape_of(node.inputs[0])[1]  # type: ignore[arg-type]
+
+
 def _is_form(node: ir.Node, floating: Container[ir.Node]) -> bool:
     """Whether a node only states how its neighbour's operand is stored."""
     source = node.inputs[0]

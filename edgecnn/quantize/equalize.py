@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecnn.graph.graph import Graph, shape_of
-from edgecnn.graph.operators import clip_bounds
+from edgecnn.graph.operators import clip_bounds, is_depthwise
 from edgecnn.graph.rewrite import constant
 from edgecnn.quantize.scheme import DEFAULT, Scheme
 from edgecnn.quantize.statistics import Statistics
@@ -43,7 +43,7 @@ def pairs(graph: Graph) -> list[Pair]:
     """Every depthwise convolution whose channels can be scaled by what is in front of it."""
     found = []
     for node in graph.model.graph:
-        if not _is_depthwise(node):
+        if not is_depthwise(node):
             continue
         x = node.inputs[0]
         activation = x.producer() if x is not None else None
@@ -106,12 +106,6 @@ def equalize(graph: Graph, statistics: Statistics, scheme: Scheme = DEFAULT) -> 
 
 def _both_float(pair: Pair, scheme: Scheme) -> bool:
     return {str(pair.conv.name), str(pair.depthwise.name)} <= scheme.float_layers
-
-
-def _is_depthwise(node: ir.Node) -> bool:
-    x = node.inputs[0]
-    groups = node.attributes.get_int("group", 1)
-    return node.op_type == "Conv" and x is not None and 1 < groups == shape_of(x)[1]
 
 
 def _is_shared(value: ir.Value | None) -> bool:

@@ -11,17 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edgecnn.backends.onnxruntime import load_fused
 from edgecnn.cost import LayerCost, analyze
-from edgecnn.data.sets import Images
 from edgecnn.errors import ConfigError
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
 from edgecnn.quantize.journal import Journal
-from edgecnn.quantize.judge import Judge, Judged, Loader, judge_of
+from edgecnn.quantize.judge import Judge, Judged
 from edgecnn.quantize.mixed import float_nodes
 from edgecnn.quantize.order import Step, order
 from edgecnn.quantize.quantize import Prepared
@@ -169,8 +164,7 @@ def outputs_file(folder: Path, graph: Graph, data_sha256: str) -> Path:
 
 def guard(
     prepared: Prepared,
-    images: Images,
-    labels: npt.NDArray[np.int64] | None,
+    judge: Judge,
     budget: Budget,
     *,
     folder: Path,
@@ -178,7 +172,6 @@ def guard(
     scheme: Scheme | None = None,
     costs: Mapping[str, float] | None = None,
     time_budget_s: float = math.inf,
-    load: Loader = load_fused,
     runtime: str = "onnxruntime",
     progress: Progress = silent,
 ) -> Guarded:
@@ -192,16 +185,14 @@ def guard(
 
     Args:
         prepared: the calibrated network.
-        images: inputs (1, C, H, W) that calibration has not seen.
-        labels: the output that is right for each, (N,); None where only agreement is asked.
+        judge: images that calibration has not seen, with labels unless only agreement is asked.
         budget: what must hold.
         folder: where figures are kept; made if it is not there.
         data_sha256: what identifies the images and labels.
         scheme: how to quantise; None for what ``prepare`` settled on. Its own layers in float stay so.
         costs: of each layer in float, by node, in any unit; None for an estimate from arithmetic and memory.
         time_budget_s: seconds from now; the graph with no more layers in float is judged in any case.
-        load: runs an int8 graph, by default fused in ONNX Runtime.
-        runtime: what identifies ``load``.
+        runtime: what identifies ``judge.load``.
         progress: told how far it is.
 
     Returns:
@@ -209,11 +200,10 @@ def guard(
 
     Raises:
         ConfigError: ``max_drop`` without labels.
-        DataError: no image, or another number of labels.
         OutputError: the folder cannot be written to.
     """
     until = time.monotonic() + time_budget_s
-    if budget.max_drop is not None and labels is None:
+    if budget.max_drop is not None and judge.labels is None:
         raise ConfigError(
             "--max-drop counts right answers, and the images have no labels",
             hint="use --min-agreement, or --data with labels",
@@ -221,8 +211,6 @@ def guard(
     scheme = scheme or prepared.scheme
     exact = prepared.graph.digest
     journal = Journal.open(folder, _key(exact, prepared.qdq(scheme).digest, data_sha256, runtime))
-    store = outputs_file(folder, prepared.graph, data_sha256)
-    judge = judge_of(prepared.graph, images, labels, load=load, store=store, progress=progress)
     search = _Search(prepared, scheme, budget, judge, journal, costs, until, time_budget_s, progress)
     return search.run()
 

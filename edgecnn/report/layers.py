@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from edgecnn.graph.graph import Graph, shape_of
-from edgecnn.graph.operators import FLOAT_ISLANDS, Operand, Operator, operators
+from edgecnn.graph.graph import Graph
+from edgecnn.graph.operators import FLOAT_ISLANDS, Operand, Operator, is_depthwise, operators
 from edgecnn.graph.reference import load_reference
 from edgecnn.sqnr import decibel
 
@@ -123,13 +123,8 @@ def _fill(tallies: Mapping[str, _Tally], graph: Graph, qdq: Graph, images: Seque
 
 def _equalized(graph: Graph) -> frozenset[str]:
     """The tensors that a depthwise convolution reads."""
-    return frozenset(
-        str(node.inputs[0].name)
-        for node in graph.model.graph
-        if node.op_type == "Conv"
-        and node.inputs[0] is not None
-        and 1 < node.attributes.get_int("group", 1) == shape_of(node.inputs[0])[1]
-    )
+    read = (node.inputs[0] for node in graph.model.graph if is_depthwise(node))
+    return frozenset(str(value.name) for value in read if value is not None)
 
 
 def _form(op: Operator) -> Literal["int8", "int8, 7-bit weights", "float"]:

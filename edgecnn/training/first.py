@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from edgecnn.errors import WeightsError
@@ -29,10 +27,8 @@ def last_layer(model: nn.Module) -> tuple[str, nn.Module]:
     return layers[-1]
 
 
-def begin_from(model: nn.Module, name: str, checkpoint: Checkpoint) -> bool:
-    """Load a checkpoint whose last layer may be for other classes; true where the last layer was taken too.
-
-    A last layer of other shape keeps its random weights.
+def begin_from(model: nn.Module, name: str, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint; a last layer of other shape, for other classes, keeps its random weights.
 
     Raises:
         WeightsError: a checkpoint of another architecture, or values that are not finite.
@@ -44,12 +40,11 @@ def begin_from(model: nn.Module, name: str, checkpoint: Checkpoint) -> bool:
     fits = has and all(checkpoint.state[key].shape == own[key].shape for key in keys)
     kept = {key: own[key] for key in keys} if has and not fits else {}
     load_into(model, name, Checkpoint(checkpoint.name, checkpoint.sha256, {**checkpoint.state, **kept}))
-    return fits
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters in groups for an optimizer, each with ``lr``, ``peak`` (the same, for the schedule),
-    ``weight_decay`` and ``last`` (whether it is the last layer's).
+    """Parameters in groups for an optimizer, each with ``lr``, ``peak`` (the same, for the schedule) and
+    ``weight_decay``.
 
     Rates rise geometrically from ``first_layer_rate`` at the first tensor to 1 at the last layer's.
     """
@@ -66,16 +61,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         for conv in model.modules()
         if isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels > 1
     }
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     parameters = list(model.parameters())
     for position, parameter in enumerate(parameters):
         depth = position / max(1, len(parameters) - 1)
         share = 1.0 if id(parameter) in last else recipe.first_layer_rate ** (1 - depth)
         decay = 0.0 if id(parameter) in plain or parameter.ndim == 1 else recipe.weight_decay
-        groups.setdefault((share * recipe.learning_rate, decay, id(parameter) in last), []).append(parameter)
+        groups.setdefault((share * recipe.learning_rate, decay), []).append(parameter)
     return [
-        {"params": members, "lr": rate, "peak": rate, "weight_decay": decay, "last": is_last}
-        for (rate, decay, is_last), members in groups.items()
+        {"params": members, "lr": rate, "peak": rate, "weight_decay": decay}
+        for (rate, decay), members in groups.items()
     ]
 
 
@@ -90,8 +85,3 @@ def freeze(model: nn.Module, frozen: bool) -> None:
         for module in model.modules():
             if isinstance(module, _BATCH_NORMS):
                 module.eval()
-
-
-def moved(state: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """A state dict on another device."""
-    return {name: tensor.to(device) for name, tensor in state.items()}

@@ -19,7 +19,7 @@ from edgecnn.progress import Progress
 from edgecnn.spec import Preprocess
 from edgecnn.training import state as states
 from edgecnn.training.batches import Batches
-from edgecnn.training.first import freeze, moved, parameter_groups
+from edgecnn.training.first import freeze, parameter_groups
 from edgecnn.training.recipe import Recipe
 
 _JUDGED_AT_ONCE = 250
@@ -121,7 +121,7 @@ def fit(
             progress(_describe(number, recipe.epochs, total / (index + 1), epochs), step + 1, steps)
         own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(average)
-        top1 = top1_percent(model, held_out, preprocess, device)
+        top1 = top1_percent(model, held_out, preprocess)
         model.load_state_dict(own)
         epochs.append(Epoch(number, total / len(batches), top1, time.monotonic() - start))
         _save(state, about, model, average, optimizer, epochs)
@@ -130,11 +130,9 @@ def fit(
     return epochs
 
 
-def top1_percent(
-    model: nn.Module, data: LabelledSet, preprocess: Preprocess, device: torch.device | None = None
-) -> float:
+def top1_percent(model: nn.Module, data: LabelledSet, preprocess: Preprocess) -> float:
     """Share of images whose label has the highest logit, in percent; the model is left in eval mode."""
-    device = device or next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
     inputs = data.inputs(preprocess)
     right = 0
@@ -259,8 +257,9 @@ def _resume(
         )
 
     def part(name: str) -> dict[str, torch.Tensor]:
-        found = {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
-        return moved(found, device)
+        return {
+            key.removeprefix(name): value.to(device) for key, value in tensors.items() if key.startswith(name)
+        }
 
     model.load_state_dict(part("model."))
     for name, tensor in part("average.").items():

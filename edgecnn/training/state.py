@@ -26,12 +26,11 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], description: dict[str,
     Raises:
         OutputError: the folder cannot be written, or the disk is full.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     data = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         {KEY: json.dumps(description)},
     )
-    _replace(path, partial, data)
+    _replace(path, data)
 
 
 def save_json(path: Path, value: dict[str, Any]) -> None:
@@ -40,8 +39,7 @@ def save_json(path: Path, value: dict[str, Any]) -> None:
     Raises:
         OutputError: as for :func:`save`.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    _replace(path, partial, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    _replace(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -56,7 +54,8 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise WeightsError(f"{path} is damaged or no state of a training") from error
 
 
-def _replace(path: Path, partial: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as out:

@@ -218,8 +218,8 @@ def _alone(folder: Path) -> Iterator[None]:
     lock = folder / _LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock, timeout=0):
-            yield
+        held = filelock.FileLock(lock, timeout=0)
+        held.acquire()
     except filelock.Timeout as error:
         raise ConfigError(
             f"another training is at work in {folder}", hint="wait for it, or choose another folder with -o"
@@ -228,8 +228,12 @@ def _alone(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}", hint="choose another folder with -o"
         ) from error
-    with contextlib.suppress(OSError):
-        lock.unlink()
+    try:
+        yield
+    finally:
+        held.release()
+        with contextlib.suppress(OSError):
+            lock.unlink()
 
 
 def save_weights(

@@ -71,8 +71,9 @@ def labels(prepared: Prepared) -> np.ndarray:
 
 
 def guarded(prepared: Prepared, folder: Path, budget: Budget, **options: object) -> Guarded:
-    labels = options.pop("labels", None)
-    return guard(prepared, images(), labels, budget, folder=folder, data_sha256="d", **options)  # type: ignore[arg-type]
+    labels, load = options.pop("labels", None), options.pop("load", load_fused)
+    judge = judge_of(prepared.graph, images(), labels, load=load)  # type: ignore[arg-type]
+    return guard(prepared, judge, budget, folder=folder, data_sha256="d", **options)  # type: ignore[arg-type]
 
 
 def agreement(prepared: Prepared, graph: Graph) -> float:
@@ -199,7 +200,8 @@ def test_figures_of_other_images_are_not_taken_over(prepared: Prepared, tmp_path
     budget = Budget(min_agreement=0.5)
     calls: list[Graph] = []
     guarded(prepared, tmp_path, budget)
-    guard(prepared, images(20), None, budget, folder=tmp_path, data_sha256="other", load=counting(calls))
+    judge = judge_of(prepared.graph, images(20), None, load=counting(calls))
+    guard(prepared, judge, budget, folder=tmp_path, data_sha256="other")
     assert len(calls) == 1
 
 
@@ -231,7 +233,7 @@ def test_bad_input(prepared: Prepared, labels: np.ndarray, tmp_path: Path) -> No
     with pytest.raises(DataError, match="300 images with 10 labels"):
         guarded(prepared, tmp_path, Budget(max_drop=1), labels=labels[:10])
     with pytest.raises(DataError, match="no images"):
-        guard(prepared, [], None, Budget(min_agreement=0.9), folder=tmp_path, data_sha256="d")
+        judge_of(prepared.graph, [], None)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):
         guarded(prepared, tmp_path / "file" / "folder", Budget(min_agreement=0.9))
