@@ -11,7 +11,6 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,12 +24,13 @@ from edgecnn.data.calibration import Calibration, open_calibration
 from edgecnn.data.fit import fit_labels
 from edgecnn.data.labelled import LabelledSet
 from edgecnn.data.open_set import open_set
-from edgecnn.errors import BudgetError, ConfigError, OutputError
+from edgecnn.errors import BudgetError, ConfigError
 from edgecnn.fetch.cache import data_dir
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.reference import Runner
 from edgecnn.progress import Progress
-from edgecnn.quantize.guard import Budget, Guarded, guard, outputs_file
+from edgecnn.quantize.guard import Budget, Guarded, guard
+from edgecnn.quantize.journal import Journal
 from edgecnn.quantize.judge import Judged, Loader, judge_of
 from edgecnn.quantize.portability import saturating_layers
 from edgecnn.quantize.quantize import Prepared, prepare
@@ -39,6 +39,7 @@ from edgecnn.quantize.scheme import Scheme
 from edgecnn.quantize.search import Searched, search
 from edgecnn.source.load import Network
 from edgecnn.target import Target
+from edgecnn.versions import tool_versions
 
 Place = tuple[Target, ModuleType]
 """A target and its back end."""
@@ -46,8 +47,6 @@ Place = tuple[Target, ModuleType]
 _TIME_BUDGET_S = 600.0
 # So many images leave four to be kept aside (edgecnn.quantize.quantize).
 _ENOUGH = 16
-# A network that is quantised differently leaves figures that nobody asks for any more.
-_KEPT_S = 90 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -255,15 +254,21 @@ def _judged(
     began, seconds = time.monotonic(), options.time_budget_s or _TIME_BUDGET_S
     outputs = math.prod(shape_of(network.graph.output)[1:])
     labels = fit_labels(data, network.weights.labels, outputs)[data.labels]
-    inputs = data.inputs(network.weights.preprocess)
-    folder = _journals()
-    store = outputs_file(folder, network.graph, data.sha256)
+    preprocess = network.weights.preprocess
+    journal = Journal.open(data_dir().with_name("guard"), network.graph, data.sha256, preprocess, labels)
     target, module = targets[0]
     scheme = prepared.scheme
     searched, guarded, judged = None, None, {}
     with tempfile.TemporaryDirectory(prefix="edgecnn-int8-") as work:
-        load = _loader(target, module, Path(work))
-        judge = judge_of(network.graph, inputs, labels, load=load, store=store, progress=progress)
+        judge = judge_of(
+            network.graph,
+            data.inputs(preprocess),
+            labels,
+            load=_loader(target, module, Path(work)),
+            runtime=_runtime(target, module),
+            journal=journal,
+            progress=progress,
+        )
         if options.search:
             race = race_on(target, module, variant=network.variant, macs=analyze(network.graph).macs)
             share = seconds / 2 if options.budget is not None else seconds
@@ -276,43 +281,21 @@ def _judged(
                 prepared,
                 judge,
                 options.budget,
-                folder=folder,
-                data_sha256=data.sha256,
                 scheme=scheme,
                 time_budget_s=max(seconds - (time.monotonic() - began), 1.0),
-                runtime=f"{target.runtime} {target.options}",
                 progress=progress,
             )
             scheme = guarded.scheme
             judged[target.name] = guarded.reached
             for other, its_module in targets[1:]:
-                on_other = replace(judge, load=_loader(other, its_module, Path(work)))
+                load = _loader(other, its_module, Path(work))
+                on_other = replace(judge, load=load, runtime=_runtime(other, its_module))
                 reached = on_other(guarded.graph, progress=progress, what=f"judging on {other.name}")
                 assert reached is not None
                 judged[other.name] = reached
     graph = prepared.qdq(scheme)
     checked = _on_calibration(prepared, scheme, graph, calibration)
     return Int8(graph, checked, calibration, scheme, data, searched, guarded, judged)
-
-
-def _journals() -> Path:
-    """The folder in the cache where guards write down their figures, without those of three months ago.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    folder = data_dir().with_name("guard")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}", hint="set EDGECNN_CACHE_DIR to a folder that can"
-        ) from error
-    for left in folder.iterdir():
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _KEPT_S:
-                left.unlink()
-    return folder
 
 
 def _portable(prepared: Prepared, scheme: Scheme, targets: Sequence[Place]) -> Scheme:
@@ -338,6 +321,11 @@ def _on_calibration(prepared: Prepared, scheme: Scheme, graph: Graph, calibratio
     every = -(-len(calibration) // prepared.verdict.images)
     some = list(itertools.islice(calibration.images, 0, None, every))
     return lowered_graph(prepared.graph, graph, some, which)
+
+
+def _runtime(target: Target, module: ModuleType) -> str:
+    """What a graph's outputs depend on, beside graph and input."""
+    return f"{target.runtime} {target.options} {tool_versions(module.PACKAGES)}"
 
 
 def _loader(target: Target, module: ModuleType, folder: Path) -> Loader:

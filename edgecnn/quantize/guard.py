@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from edgecnn.cost import LayerCost, analyze
 from edgecnn.errors import ConfigError
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
-from edgecnn.quantize.journal import Journal
 from edgecnn.quantize.judge import Judge, Judged
-from edgecnn.quantize.mixed import float_nodes
 from edgecnn.quantize.order import Step, order
 from edgecnn.quantize.quantize import Prepared
 from edgecnn.quantize.scheme import Scheme
@@ -157,22 +153,14 @@ class Guarded:
         }
 
 
-def outputs_file(folder: Path, graph: Graph, data_sha256: str) -> Path:
-    """Where the outputs of a float graph on a set of images are kept."""
-    return folder / f"float-{_key(graph.digest, data_sha256)[:16]}.npy"
-
-
 def guard(
     prepared: Prepared,
     judge: Judge,
     budget: Budget,
     *,
-    folder: Path,
-    data_sha256: str,
     scheme: Scheme | None = None,
     costs: Mapping[str, float] | None = None,
     time_budget_s: float = math.inf,
-    runtime: str = "onnxruntime",
     progress: Progress = silent,
 ) -> Guarded:
     """Return layers to float, the most useful for their cost first, until the budget holds.
@@ -180,19 +168,16 @@ def guard(
     The noise of every rounding is measured alone (``edgecnn.quantize.sensitivity``), layers are put in order
     by it (``edgecnn.quantize.order``), and the least part of the order that holds the budget is looked for by
     halving, each time on all images. Then layers are taken back to int8, the costliest first, as far as the
-    budget still holds. Every figure is written to a file at once: called again with the same network and
-    images, the search goes on where it was ended.
+    budget still holds. Every figure is written into the judge's journal at once: called again
+    with the same network and images, the guard goes on where it was ended.
 
     Args:
         prepared: the calibrated network.
         judge: images that calibration has not seen, with labels unless only agreement is asked.
         budget: what must hold.
-        folder: where figures are kept; made if it is not there.
-        data_sha256: what identifies the images and labels.
         scheme: how to quantise; None for what ``prepare`` settled on. Its own layers in float stay so.
         costs: of each layer in float, by node, in any unit; None for an estimate from arithmetic and memory.
         time_budget_s: seconds from now; the graph with no more layers in float is judged in any case.
-        runtime: what identifies ``judge.load``.
         progress: told how far it is.
 
     Returns:
@@ -200,7 +185,7 @@ def guard(
 
     Raises:
         ConfigError: ``max_drop`` without labels.
-        OutputError: the folder cannot be written to.
+        OutputError: the journal cannot be written.
     """
     until = time.monotonic() + time_budget_s
     if budget.max_drop is not None and judge.labels is None:
@@ -209,14 +194,7 @@ def guard(
             hint="use --min-agreement, or --data with labels",
         )
     scheme = scheme or prepared.scheme
-    exact = prepared.graph.digest
-    journal = Journal.open(folder, _key(exact, prepared.qdq(scheme).digest, data_sha256, runtime))
-    search = _Search(prepared, scheme, budget, judge, journal, costs, until, time_budget_s, progress)
-    return search.run()
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return _Search(prepared, scheme, budget, judge, costs, until, time_budget_s, progress).run()
 
 
 class _OutOfTime(Exception):
@@ -232,14 +210,13 @@ class _Search:
         scheme: Scheme,
         budget: Budget,
         judge: Judge,
-        journal: Journal,
         costs: Mapping[str, float] | None,
         until: float,
         time_budget_s: float,
         progress: Progress,
     ) -> None:
         self._prepared, self._scheme, self._budget = prepared, scheme, budget
-        self._judge, self._journal = judge, journal
+        self._judge = judge
         self._until, self._time_budget_s, self._progress = until, time_budget_s, progress
         layers: dict[str, LayerCost] = {layer.name: layer for layer in analyze(prepared.convs).layers}
         total = sum(layer.macs for layer in layers.values()) or 1
@@ -282,12 +259,13 @@ class _Search:
         )
 
     def _noise(self) -> Noise:
+        journal, int8 = self._judge.journal, self._prepared.qdq(self._scheme)
         return measure(
             self._prepared,
             self._scheme,
             [image for index, image in enumerate(self._judge.images) if index in self._few],
-            known=self._journal.noise,
-            found=self._journal.save,
+            known=journal.figures.setdefault(f"noise in {int8.digest}", {}),
+            found=journal.save,
             until=min(self._until, time.monotonic() + _MEASURING_SHARE * self._time_budget_s),
             progress=self._progress,
         )
@@ -349,23 +327,16 @@ class _Search:
     ) -> Judged:
         """What is reached with these steps in float; ``settles`` makes it a candidate for the result."""
         scheme = self._with(steps)
-        # By all nodes in float: names that make no difference ask for no other judgement.
-        nodes = float_nodes(self._prepared.convs.model, scheme.float_layers)
-        key = "few" if few else "all", frozenset(str(node.name) for node in nodes)
-        judged = self._journal.judged.get(key)
+        judge = self._judge.of(self._few) if few else self._judge
+        count = sum(len(step.layers) for step in steps)
+        judged = judge(
+            self._prepared.qdq(scheme),
+            until=self._until if until is None else until,
+            progress=self._progress,
+            what=f"judging with {count} layers in float" if count else "judging int8",
+        )
         if judged is None:
-            judge = self._judge.of(self._few) if few else self._judge
-            count = sum(len(step.layers) for step in steps)
-            found = judge(
-                self._prepared.qdq(scheme),
-                until=self._until if until is None else until,
-                progress=self._progress,
-                what=f"judging with {count} layers in float" if count else "judging int8",
-            )
-            if found is None:
-                raise _OutOfTime
-            judged = found
-            self._journal.add(*key, judged)
+            raise _OutOfTime
         if settles:
             candidate = (self._excess(judged), sum(step.cost for step in steps), tuple(steps))
             if candidate[:2] < self._best[:2]:

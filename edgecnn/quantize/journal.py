@@ -1,36 +1,63 @@
-"""Figures that took long to measure, kept in a file, so that a search ended at any point goes on."""
+"""Figures that took long to measure, kept on disk, so that a guard or a search ended at any point goes on."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-import os
-from collections.abc import Collection
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgecnn.errors import OutputError
-from edgecnn.quantize.judge import Judged
+import numpy as np
+import numpy.typing as npt
 
-_FORMAT = 1
+from edgecnn.errors import OutputError
+from edgecnn.graph.graph import Graph
+from edgecnn.spec import Preprocess
+from edgecnn.whole import write_whole
+
+_FORMAT = 2
+# A network that is quantised differently leaves figures that nobody asks for any more.
+_KEPT_S = 90 * 24 * 3600
+_ROOM = "make room, then run the same command again: it goes on from here"
+_ELSEWHERE = "set EDGECNN_CACHE_DIR to a folder that can be written"
 
 
 @dataclass
 class Journal:
-    """What is known of one network on one set of images; written to its file at each new figure."""
+    """What is known of one float network on one set of images, as they are fed to it.
 
-    path: Path
-    """The file."""
-    key: str
-    """What identifies the network, the images and how they are judged."""
-    noise: dict[str, float] = field(default_factory=dict)
-    """Of each rounding alone."""
-    judged: dict[tuple[str, frozenset[str]], Judged] = field(default_factory=dict)
-    """By the set of images (``all`` or ``few``) and the layers in float."""
+    Its file is written at each new figure. A file that is torn or of another network is as good as none.
+    """
+
+    path: Path | None = None
+    """The file; None to keep the figures in memory alone."""
+    key: str = ""
+    """What identifies network, images and labels."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """JSON values; a figure's name says what was measured and how."""
 
     @staticmethod
-    def open(folder: Path, key: str) -> Journal:
-        """The journal of ``key``, empty where there is none that can be read.
+    def open(
+        folder: Path,
+        graph: Graph,
+        data_sha256: str,
+        preprocess: Preprocess | None = None,
+        labels: npt.NDArray[np.int64] | None = None,
+    ) -> Journal:
+        """The journal of a float graph on a set of images, empty where there is none that can be read.
+
+        Journals in the folder that nobody wrote to for three months are removed.
+
+        Args:
+            folder: where journals are kept; made if it is not there.
+            graph: fp32.
+            data_sha256: what identifies the images.
+            preprocess: how they become inputs.
+            labels: the output that is right for each.
 
         Raises:
             OutputError: the folder cannot be made.
@@ -38,24 +65,21 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{folder} cannot be made: {error.strerror}") from error
-        journal = Journal(folder / f"guard-{key[:16]}.json", key)
-        try:
-            record = json.loads(journal.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return journal
-        if record.get("format") == _FORMAT and record.get("key") == key:
-            journal.noise |= record["noise"]
-            journal.judged |= {
-                (entry["on"], frozenset(entry["float"])): Judged.from_json(entry["judged"])
-                for entry in record["judged"]
-            }
+            raise OutputError(f"{folder} cannot be made: {error.strerror}", hint=_ELSEWHERE) from error
+        for left in folder.iterdir():
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _KEPT_S:
+                    left.unlink()
+        parts = [graph.digest, data_sha256, repr(preprocess)]
+        parts.append("" if labels is None else hashlib.sha256(labels.tobytes()).hexdigest())
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        path = folder / f"guard-{key[:16]}.json"
+        journal = Journal(path, key)
+        with suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record.get("format") == _FORMAT and record.get("key") == key:
+                journal.figures |= record["figures"]
         return journal
-
-    def add(self, on: str, layers: Collection[str], judged: Judged) -> None:
-        """Write down one more figure."""
-        self.judged[on, frozenset(layers)] = judged
-        self.save()
 
     def save(self) -> None:
         """Write the file, whole or not at all.
@@ -63,22 +87,33 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        entries = [
-            {"on": on, "float": sorted(layers), "judged": judged.to_json()}
-            for (on, layers), judged in self.judged.items()
-        ]
-        record: dict[str, Any] = {
-            "format": _FORMAT,
-            "key": self.key,
-            "noise": self.noise,
-            "judged": entries,
-        }
-        part = self.path.with_suffix(".part")
+        if self.path is None:
+            return
+        record = {"format": _FORMAT, "key": self.key, "figures": self.figures}
+        write_whole(self.path, json.dumps(record).encode(), if_full=_ROOM, if_not=_ELSEWHERE)
+
+    def outputs(self) -> npt.NDArray[np.float32] | None:
+        """The float graph's outputs, (N, ...), or None where they are not known."""
+        if self.path is None:
+            return None
         try:
-            with part.open("w", encoding="utf-8") as stream:
-                json.dump(record, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self.path)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error.strerror}") from error
+            kept: npt.NDArray[np.float32] = np.load(_beside(self.path), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return kept
+
+    def keep_outputs(self, outputs: npt.NDArray[np.float32]) -> None:
+        """Write down the float graph's outputs.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        if self.path is not None:
+            stream = io.BytesIO()
+            np.save(stream, outputs)
+            write_whole(_beside(self.path), stream.getvalue(), if_full=_ROOM, if_not=_ELSEWHERE)
+
+
+def _beside(path: Path) -> Path:
+    """Where the float graph's outputs are."""
+    return path.with_suffix(".npy")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgecnn.errors import DataError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.progress import Progress, silent
+from edgecnn.quantize.journal import Journal
 from edgecnn.sqnr import decibel
 
 Loader = Callable[[Graph], Runner]
@@ -63,6 +64,12 @@ class Judge:
     """The float graph's outputs, (N, ...)."""
     load: Loader = load_fused
     """Runs the graphs."""
+    runtime: str = "onnxruntime"
+    """What identifies ``load``."""
+    journal: Journal = field(default_factory=Journal, repr=False)
+    """Knows the graphs that were judged before."""
+    part: str = "all"
+    """What identifies the images among those of the journal."""
 
     @property
     def top1(self) -> float | None:
@@ -71,15 +78,34 @@ class Judge:
 
     def of(self, indices: Collection[int]) -> Judge:
         """The same of some of the images."""
-        images = [image for index, image in enumerate(self.images) if index in indices]
         places = sorted(indices)
-        labels = None if self.labels is None else self.labels[places]
-        return Judge(images, labels, self.expected[places], self.load)
+        part = f"{self.part} {hashlib.sha256(repr(places).encode()).hexdigest()[:16]}"
+        return replace(
+            self,
+            images=[image for index, image in enumerate(self.images) if index in indices],
+            labels=None if self.labels is None else self.labels[places],
+            expected=self.expected[places],
+            part=part,
+        )
 
     def __call__(
         self, graph: Graph, *, until: float = math.inf, progress: Progress = silent, what: str = "judging"
     ) -> Judged | None:
-        """Judge one int8 graph; None where ``time.monotonic()`` passed ``until`` first."""
+        """Judge one int8 graph; None where ``time.monotonic()`` passed ``until`` first.
+
+        Raises:
+            OutputError: the journal cannot be written.
+        """
+        name = f"{graph.digest} on {self.part} by {self.runtime}"
+        if name in self.journal.figures:
+            return Judged.from_json(self.journal.figures[name])
+        judged = self._judge(graph, until, progress, what)
+        if judged is not None:
+            self.journal.figures[name] = judged.to_json()
+            self.journal.save()
+        return judged
+
+    def _judge(self, graph: Graph, until: float, progress: Progress, what: str) -> Judged | None:
         run = self.load(graph)
         agree = right = 0
         signal = noise = 0.0
@@ -109,7 +135,8 @@ def judge_of(
     labels: npt.NDArray[np.int64] | None,
     *,
     load: Loader = load_fused,
-    store: Path | None = None,
+    runtime: str = "onnxruntime",
+    journal: Journal | None = None,
     progress: Progress = silent,
 ) -> Judge:
     """Run the float graph on all images.
@@ -119,33 +146,31 @@ def judge_of(
         images: the inputs, at least one.
         labels: the output that is right for each, or None.
         load: runs the int8 graphs.
-        store: where the float graph's outputs are kept, and read from if they are there.
+        runtime: what identifies ``load``.
+        journal: knows the float graph's outputs and what was judged before; None for a new one.
         progress: told how far it is.
 
     Raises:
         DataError: no image, or another number of labels.
+        OutputError: the journal cannot be written.
     """
     if not len(images):
         raise DataError("there are no images to judge on")
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{len(images)} images with {len(labels)} labels")
     kept = _Kept(images)
-    if store is not None and store.exists():
-        expected = np.load(store)
-        if len(expected) == len(images):
-            return Judge(kept, labels, expected, load)
+    journal = journal or Journal()
+    known = journal.outputs()
+    if known is not None and len(known) == len(images):
+        return Judge(kept, labels, known, load, runtime, journal)
     run = load_reference(graph, fused=True)
     outputs = []
     for index, image in enumerate(kept):
         outputs.append(run(image)[0][0])
         progress("running the float graph", index + 1, len(images))
     expected = np.stack(outputs)
-    if store is not None:
-        part = store.with_suffix(".part")
-        with part.open("wb") as stream:
-            np.save(stream, expected)
-        part.replace(store)
-    return Judge(kept, labels, expected, load)
+    journal.keep_outputs(expected)
+    return Judge(kept, labels, expected, load, runtime, journal)
 
 
 class _Kept:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,8 @@ import safetensors
 import safetensors.torch
 import torch
 
-from edgecnn.errors import OutputError, WeightsError
+from edgecnn.errors import WeightsError
+from edgecnn.whole import write_whole
 from edgecnn.zoo.about import KEY, about
 
 
@@ -55,21 +53,9 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else error.strerror or str(error)
-        again = "make room and run the same command again: it goes on from the last epoch that was saved"
-        raise OutputError(
-            f"{path} cannot be written: {why}", hint=again if full else "choose another folder with -o"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    write_whole(
+        path,
+        data,
+        if_full="make room and run the same command again: it goes on from the last epoch that was saved",
+        if_not="choose another folder with -o",
+    )

@@ -22,11 +22,12 @@ from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.graph.rewrite import canonicalize
 from edgecnn.progress import silent
 from edgecnn.quantize.guard import Budget, Guarded, guard
+from edgecnn.quantize.journal import Journal
 from edgecnn.quantize.judge import Judged, judge_of
-from edgecnn.quantize.mixed import float_nodes
 from edgecnn.quantize.order import order
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.sensitivity import Noise, layers_of, measure
+from edgecnn.source.recipes import RECIPES
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,8,8] x, float[8,3,3,3] w0, float[8,1,3,3] w1, float[8,8,1,1] w2, float[10,8] w3)
@@ -72,8 +73,9 @@ def labels(prepared: Prepared) -> np.ndarray:
 
 def guarded(prepared: Prepared, folder: Path, budget: Budget, **options: object) -> Guarded:
     labels, load = options.pop("labels", None), options.pop("load", load_fused)
-    judge = judge_of(prepared.graph, images(), labels, load=load)  # type: ignore[arg-type]
-    return guard(prepared, judge, budget, folder=folder, data_sha256="d", **options)  # type: ignore[arg-type]
+    journal = Journal.open(folder, prepared.graph, "d", None, labels)  # type: ignore[arg-type]
+    judge = judge_of(prepared.graph, images(), labels, load=load, journal=journal)  # type: ignore[arg-type]
+    return guard(prepared, judge, budget, **options)  # type: ignore[arg-type]
 
 
 def agreement(prepared: Prepared, graph: Graph) -> float:
@@ -124,16 +126,14 @@ def test_none_of_the_layers_can_be_taken_back(prepared: Prepared, tmp_path: Path
     for row in found.rows:
         fewer = found.scheme.float_layers - set(row.layers)
         graph = prepared.qdq(replace(found.scheme, float_layers=fewer))
-        nodes = {str(node.name) for node in float_nodes(prepared.convs.model, fewer)}
-        assert budget.excess(judged_in(tmp_path, nodes), None) > 0
+        assert budget.excess(judged_in(tmp_path, graph), None) > 0
         assert agreement(prepared, graph) < 0.99 + 0.007
 
 
-def judged_in(folder: Path, layers: set[str]) -> Judged:
+def judged_in(folder: Path, graph: Graph) -> Judged:
     [path] = folder.glob("guard-*.json")
-    entries = json.loads(path.read_text())["judged"]
-    [entry] = [entry for entry in entries if entry["on"] == "all" and set(entry["float"]) == layers]
-    return Judged.from_json(entry["judged"])
+    figures = json.loads(path.read_text())["figures"]
+    return Judged.from_json(figures[f"{graph.digest} on all by onnxruntime"])
 
 
 def test_top1_on_labels(prepared: Prepared, labels: np.ndarray, tmp_path: Path) -> None:
@@ -200,9 +200,13 @@ def test_figures_of_other_images_are_not_taken_over(prepared: Prepared, tmp_path
     budget = Budget(min_agreement=0.5)
     calls: list[Graph] = []
     guarded(prepared, tmp_path, budget)
-    judge = judge_of(prepared.graph, images(20), None, load=counting(calls))
-    guard(prepared, judge, budget, folder=tmp_path, data_sha256="other")
-    assert len(calls) == 1
+    for changed in (("other", None), ("d", RECIPES["signed"])):
+        calls.clear()
+        journal = Journal.open(tmp_path, prepared.graph, *changed)
+        judge = judge_of(prepared.graph, images(20), None, load=counting(calls), journal=journal)
+        guard(prepared, judge, budget)
+        assert len(calls) == 1
+    assert len(list(tmp_path.glob("guard-*.npy"))) == 3
 
 
 def test_a_torn_journal_is_written_anew(prepared: Prepared, tmp_path: Path) -> None:
@@ -210,7 +214,10 @@ def test_a_torn_journal_is_written_anew(prepared: Prepared, tmp_path: Path) -> N
     [path] = tmp_path.glob("guard-*.json")
     path.write_text(path.read_text()[:40])
     guarded(prepared, tmp_path, Budget(min_agreement=0.5))
-    assert json.loads(path.read_text())["judged"]
+    assert json.loads(path.read_text())["figures"]
+    [outputs] = tmp_path.glob("guard-*.npy")
+    outputs.write_bytes(outputs.read_bytes()[:200])
+    assert guarded(prepared, tmp_path, Budget(min_agreement=0.5)).met
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from edgecnn.backends.onnxruntime import load_fused
 from edgecnn.errors import ConversionError
 from edgecnn.graph.from_torch import export
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import operators
+from edgecnn.graph.reference import Runner
+from edgecnn.quantize.journal import Journal
 from edgecnn.quantize.judge import Judge, judge_of
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.race import Raced
@@ -165,3 +169,23 @@ def test_the_table_is_plain_json(searched: Searched) -> None:
     assert record["chosen"] == searched.chosen.name
     assert record["rows"][0]["scheme"]["ranges"] == "mean"
     assert len(record["rows"]) == len(searched.rows)
+
+
+def test_a_search_goes_on_where_it_was_ended(prepared: Prepared, searched: Searched, tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    def ends_at(count: int) -> Judge:
+        def load(graph: Graph) -> Runner:
+            if len(loaded) == count:
+                raise KeyboardInterrupt
+            loaded.append(graph.digest)
+            return load_fused(graph)
+
+        journal = Journal.open(tmp_path, prepared.graph, "images")
+        return judge_of(prepared.graph, images(60, 1), None, load=load, journal=journal)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(prepared, ends_at(3), race_of(0.5), scheme=CLIPPING)  # type: ignore[arg-type]
+    again = search(prepared, ends_at(1000), race_of(0.5), scheme=CLIPPING)  # type: ignore[arg-type]
+    assert len(loaded) == len(set(loaded))
+    assert again.to_json() == searched.to_json()
