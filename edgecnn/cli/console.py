@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ import click
 from edgecnn.cli.interrupt import raise_if_asked
 from edgecnn.progress import Progress
 
+_LINE_EVERY_S = 10.0
+
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress function that draws a bar on standard error, or nothing where that is no terminal.
+    """A progress function that draws a bar on standard error; where that is no terminal but a file or a
+    pipe, a line every ten seconds.
 
     What libraries and a factory's own code print meanwhile goes to standard error: standard output is for
     results.
@@ -26,7 +30,7 @@ def progress_bar() -> Iterator[Progress]:
             with _bars() as progress:
                 yield progress
         else:
-            yield _quiet
+            yield _lines()
 
 
 @contextlib.contextmanager
@@ -48,8 +52,19 @@ def _bars() -> Iterator[Progress]:
         yield progress
 
 
-def _quiet(description: str, done: float, total: float | None) -> None:
-    raise_if_asked()
+def _lines() -> Progress:
+    began = last = time.monotonic()
+
+    def progress(description: str, done: float, total: float | None) -> None:
+        nonlocal last
+        raise_if_asked()
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY_S:
+            last = now
+            share = f", {done / total:.0%}" if total else ""
+            click.echo(f"{description}{share} ({now - began:.0f} s)", err=True)
+
+    return progress
 
 
 def print_json(value: Any) -> None:

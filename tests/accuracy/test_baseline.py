@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgecnn.accuracy.baseline import Baseline, is_far_below
+from edgecnn.accuracy.answers import Answers
+from edgecnn.accuracy.baseline import Baseline, is_far_below, reordered
 from edgecnn.accuracy.classifier import Classifier
 from edgecnn.accuracy.evaluate import judge
 from edgecnn.accuracy.interval import Share
@@ -69,6 +70,19 @@ def test_labels_shifted_by_one() -> None:
     counted_from_1 = replace(coloured(70, tuple(COLOURS)[:7]), classes=tuple("1234567"))
     plain = replace(by_colour(recipe("unit")), labels=None)
     assert cause(plain, counted_from_1) == "labels one lower (the data counts from 1)"
+
+
+def test_classes_in_another_order() -> None:
+    data = all_colours()
+    order = np.asarray([3, 0, 6, 1, 7, 2, 5, 4])
+    found = cause(by_colour(recipe("unit")), replace(data, labels=order[data.labels]))
+    assert found == "its classes in another order (check the labels' order)"
+
+
+def test_a_network_that_names_one_class_gains_nothing_from_another_order() -> None:
+    labels = np.arange(80) % 8
+    always = np.tile(np.eye(8, dtype=np.float32)[3], (80, 1))
+    assert reordered(Answers("always", labels, always)).value <= 1 / 8 + 0.05
 
 
 def test_no_cause_where_there_is_none() -> None:
