@@ -230,6 +230,20 @@ _FLOAT = {
 }
 
 
+def wide_activations(result: Result) -> str:
+    """Latency of each kind of activations, and over fp32."""
+    rows = [
+        [
+            file["activations"],
+            f"{file['p50_ms']:.3g}",
+            "" if file["activations"] == "fp32" else f"{file['ratio']:.3g}",
+            "" if file["activations"] == "fp32" else f"{file['ratio_low']:.3g} - {file['ratio_high']:.3g}",
+        ]
+        for file in result["files"]
+    ]
+    return _table(("MobileNetV2, TFLite", "ms", "over fp32", "95 % interval"), rows, result)
+
+
 def install_size(result: Result) -> str:
     """Megabytes of the largest packages, of the rest, and in all."""
     packages = list(result["packages"].items())
@@ -281,6 +295,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "train_cifar10": trained,
     "transfer": transfer,
     "latency": latency,
+    "wide_activations": wide_activations,
     "install_size": install_size,
 }
 
