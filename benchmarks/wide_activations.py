@@ -1,4 +1,4 @@
-"""What 16-bit activations cost on a CPU: MobileNetV2 by onnx2tf in fp32, int8, and int8 weights with int16 activations.
+"""What 16-bit activations cost on a CPU: MobileNetV2 in fp32, int8, and int8 with int16 activations.
 
     python benchmarks/wide_activations.py
 
