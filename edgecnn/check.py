@@ -23,8 +23,9 @@ import numpy as np
 from edgecnn.data.sets import Images
 from edgecnn.errors import ParityError
 from edgecnn.graph.graph import Graph
-from edgecnn.graph.operators import is_depthwise, operators
+from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import Runner, load_reference
+from edgecnn.layer_noise import measure_layers
 from edgecnn.sqnr import decibel
 
 TORCH_LIMIT = 1e-4
@@ -229,9 +230,10 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
     if not check.value >= floor_db:
         worst = ""
         if precision == "int8":
-            losses = worst_layers(graph, lowered, images)[:3]
+            layers = measure_layers(graph, lowered, [next(iter(images))])
+            noisiest = sorted(layers, key=lambda layer: layer.sqnr_db)[:3]
             worst = "; the layers that lose most: " + ", ".join(
-                f"{name} ({db:.1f} dB)" for name, db in losses
+                f"{layer.name} ({layer.sqnr_db:.1f} dB)" for layer in noisiest
             )
         hint = "use --precision fp32"
         if precision == "int8":
@@ -242,34 +244,6 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
             hint=hint,
         )
     return check
-
-
-def worst_layers(graph: Graph, qdq: Graph, images: Iterable[np.ndarray]) -> list[tuple[str, float]]:
-    """The SQNR in dB of each layer's quantised output on the first image, the lowest first.
-
-    Channels in front of a depthwise convolution, which equalisation has scaled
-    (``edgecnn.quantize.equalize``), are scaled back, each by the factor that brings it nearest to the float
-    graph's.
-    """
-    produced = {str(output.name) for node in graph.model.graph for output in node.outputs}
-    layers = {tensor: layer for tensor, layer in _quantized_layers(qdq).items() if tensor in produced}
-    image = next(iter(images))
-    expected = load_reference(graph, list(layers))(image)
-    got = load_reference(qdq, [_dequantized(qdq, name) for name in layers])(image)
-    scaled = {str(node.inputs[0].name) for node in graph.model.graph if is_depthwise(node)}  # type: ignore[union-attr]
-    losses = []
-    for (tensor, layer), e, g in zip(layers.items(), expected, got, strict=True):
-        g = _as_scaled_as(e, g) if tensor in scaled else g
-        losses.append((layer, decibel(float(np.square(e).sum()), float(np.square(e - g).sum()))))
-    return sorted(losses, key=lambda loss: loss[1])
-
-
-def _as_scaled_as(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
-    """Feature maps ``got`` with each channel times the factor that makes it most like ``expected``."""
-    power = np.square(got).sum(axis=(0, 2, 3), keepdims=True)
-    factors = (expected * got).sum(axis=(0, 2, 3), keepdims=True) / np.where(power, power, 1)
-    scaled: np.ndarray = got * factors
-    return scaled
 
 
 def _pairs(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgecnn.report.layers import Layer, Range
+from edgecnn.layer_noise import Layer, Range
 
 # Noise this far below the signal is drawn like none.
 _TOP_DB = 50.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgecnn.data.sets import Images
 from edgecnn.graph.graph import Graph
-from edgecnn.report.layers import Layer, measure_layers
+from edgecnn.layer_noise import Layer, measure_layers
 from edgecnn.report.pictures import Gallery, compare_answers, is_classifier
 from edgecnn.spec import Preprocess
 

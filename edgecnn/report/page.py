@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 
 from edgecnn.errors import OutputError
+from edgecnn.layer_noise import Layer, Range
 from edgecnn.report.charts import decibel, depth_chart, heated, key, photograph, range_chart
 from edgecnn.report.explain import Explanation
-from edgecnn.report.layers import Layer, Range
 from edgecnn.report.pictures import Answer, Gallery, Picture, blurred
 from edgecnn.report.report import Cell, Report, Table, Tone, Verdict
 

@@ -17,9 +17,9 @@ from PIL import Image
 
 from edgecnn.accuracy.interval import Share
 from edgecnn.errors import OutputError
+from edgecnn.layer_noise import Layer, Range
 from edgecnn.report.bundle import bundle_report
 from edgecnn.report.explain import Explanation
-from edgecnn.report.layers import Layer, Range
 from edgecnn.report.page import render, write_report
 from edgecnn.report.pictures import Answer, Gallery, Picture
 from edgecnn.report.report import Figure, Report, Table, Verdict
