@@ -13,8 +13,6 @@ import onnx_ir as ir
 import onnx_ir.serde
 import pytest
 import torch
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn import check
 from edgecnn.backends import RUNTIMES, backend
@@ -23,9 +21,9 @@ from edgecnn.graph.from_torch import eager_output, export, layer_outputs
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.half import to_fp16
 from edgecnn.graph.reference import Runner, load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.quantize import quantize
 from edgecnn.target import load_target
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 small (float[1,3,8,8] x, float[4,3,3,3] w0, float[4] b0, float[4,4,3,3] w1, float[4] b1, float[5,4] w2)
@@ -53,14 +51,7 @@ def graph(precision: str = "fp32") -> Graph:
         return to_fp16(graph())
     if precision == "int8":
         return quantize(graph(), images())
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = (rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+    return canonical(NETWORK)
 
 
 def compiled(precision: str, runtime: str, folder: Path) -> list[Path]:

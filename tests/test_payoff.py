@@ -7,22 +7,18 @@ import itertools
 import json
 from pathlib import Path
 
-import numpy as np
-import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.backends import backend
 from edgecnn.devices.job import Job
 from edgecnn.graph.graph import Graph
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.layer_times import LayerTime, layer_times
 from edgecnn.measurement import Comparison, Measurement
 from edgecnn.payoff import PayOff, blamed, measure_payoff, payoff
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.ranges import Ranges
 from edgecnn.target import load_target
+from tests.networks import canonical, plain
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,32,32] x, float[8,3,3,3] w0, float[16,8,1,1] w1, float[4,16] w2) => (float[1,4] logits) {
@@ -40,14 +36,7 @@ network (float[1,3,32,32] x, float[8,3,3,3] w0, float[16,8,1,1] w1, float[4,16] 
 @functools.cache
 def graphs() -> tuple[Graph, Graph]:
     """In fp32 and in int8."""
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, value.name))
-        model.graph.input.remove(value)
-    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+    graph = canonical(NETWORK, plain)
     names = ["x", *(str(output.name) for node in graph.model.graph for output in node.outputs)]
     return graph, to_qdq(graph, Ranges(dict.fromkeys(names, (-4.0, 4.0))))
 

@@ -18,7 +18,6 @@ import onnx
 import onnx_ir
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
 from onnx.parser import parse_model
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -33,6 +32,7 @@ from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.quantize import Prepared, prepare, quantize
 from edgecnn.quantize.sensitivity import layers_of
 from edgecnn.target import load_target
+from tests.networks import filled, plain, scaled
 
 FLOAT_LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
 """Largest difference relative to the largest output; half precision has 11 bits: 5e-4 a weight, added up."""
@@ -59,15 +59,12 @@ GRAPHS = dict(_graphs())
 def source(name: str) -> onnx.ModelProto:
     """The graph of that name with random constants, as an exporter could have written it."""
     model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {name} {GRAPHS[name]}')
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        fan_in = math.prod(shape[1:]) if len(shape) in (2, 4) else 1
-        weight = rng.normal(size=shape).astype(np.float32) / np.float32(math.sqrt(fan_in))
-        if value.name.startswith(("gamma", "variance")):
-            weight = np.abs(weight) + np.float32(0.5)
-        model.graph.initializer.append(numpy_helper.from_array(weight, value.name))
-        model.graph.input.remove(value)
+
+    def fill(name: str, shape: list[int], rng: np.random.Generator) -> np.ndarray:
+        weight = scaled(name, shape, rng) if len(shape) in (2, 4) else plain(name, shape, rng)
+        return np.abs(weight) + 0.5 if name.startswith(("gamma", "variance")) else weight
+
+    model = filled(model, fill)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.backends.tflite.lower import lower
 from edgecnn.backends.tflite.verify import verify
-from edgecnn.graph.graph import Graph
-from edgecnn.graph.rewrite import canonicalize
+from edgecnn.graph.graph import shape_of
 from edgecnn.quantize.quantize import quantize
+from tests.networks import canonical, scaled
 
 
 def codes(text: str, precision: str) -> list[str]:
     """The operations of a network, without those that take its input to int8 and its output back."""
-    model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]> network {text}')
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        array = np.abs(rng.normal(size=shape) / math.sqrt(max(math.prod(shape[1:]), 1)))
-        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+    text = f'<ir_version: 8, opset_import: ["" : 17]> network {text}'
+    graph = canonical(text, lambda *given: np.abs(scaled(*given)))
     if precision == "int8":
-        shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-        graph = quantize(graph, [rng.normal(size=shape).astype(np.float32)])
+        rng = np.random.default_rng(1)
+        graph = quantize(graph, [rng.normal(size=shape_of(graph.input)).astype(np.float32)])
     lowered = lower(graph)
     verify(lowered)
     found = [op.code for op in lowered.operations]

@@ -8,19 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnx_ir.serde
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.backends.tflite.flatbuffer import Model, Operation, Tensor, serialize
 from edgecnn.backends.tflite.lower import lower
 from edgecnn.backends.tflite.verify import verify
 from edgecnn.errors import ConversionError
 from edgecnn.graph.graph import Graph
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.quantize import quantize
+from tests.networks import canonical, plain
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,4,8,8] x, float[6,2,3,3] w0, float[6,1,3,3] w1, float[6] b1, float[5,168] w2)
@@ -55,15 +52,7 @@ def graph(precision: str) -> Graph:
     if precision == "int8":
         rng = np.random.default_rng(1)
         return quantize(graph("fp32"), [rng.normal(size=(1, 4, 8, 8)).astype(np.float32)])
-    proto = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(proto.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        proto.graph.initializer.append(
-            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), value.name)
-        )
-        proto.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(proto), "fp32"))
+    return canonical(NETWORK, plain)
 
 
 def operation(model: Model, code: str, node: str | None = None) -> Operation:

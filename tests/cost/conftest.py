@@ -10,15 +10,14 @@ import numpy as np
 import onnx_ir.serde
 import pytest
 import torch
-from onnx import numpy_helper
 from onnx.parser import parse_model
 
 from edgecnn.cost import Costs, analyze
 from edgecnn.graph.from_torch import export
-from edgecnn.graph.graph import Graph
 from edgecnn.graph.rewrite import canonicalize
 from edgecnn.spec import ModelSpec
 from edgecnn.zoo import resolve
+from tests.networks import as_graph, filled
 
 Shape = tuple[int, int, int, int]
 
@@ -63,12 +62,7 @@ def count_text() -> Callable[..., Costs]:
         text = f'<ir_version: 8, opset_import: ["" : 17]> network ({inputs}) => (float y) {{ {body} }}'
         model = parse_model(text)
         model.graph.output[0].type.tensor_type.ClearField("shape")
-        for value in list(model.graph.input)[1:]:
-            shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-            array = np.full(shape, 0.5, np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(array, value.name))
-            model.graph.input.remove(value)
-        graph = Graph(onnx_ir.serde.deserialize_model(model), "fp32")
+        graph = as_graph(filled(model, lambda name, shape, rng: np.full(shape, 0.5)))
         if canonical:
             return analyze(canonicalize(graph))
         onnx_ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(

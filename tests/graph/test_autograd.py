@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.serde
 import pytest
 import torch
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.errors import ConversionError
 from edgecnn.graph.autograd import as_torch
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.half import to_fp16
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.groups import QUANTIZABLE
 from edgecnn.quantize.quantize import quantize
+from tests.networks import canonical
 
 SMALL = """<ir_version: 8, opset_import: ["" : 17]>
 small (float[1,3,8,8] x, float[4,3,3,3] w0, float[4] b0, float[4,1,3,3] w1, float[5,4] w2) => (float[1,5] y) {
@@ -74,21 +71,10 @@ CONSTANTS = (
 )
 
 
-def parsed(text: str) -> Graph:
-    model = parse_model(text)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-
-
 @functools.cache
 def body(name: str) -> Graph:
     shape, nodes = BODIES[name]
-    return parsed(
+    return canonical(
         '<ir_version: 8, opset_import: ["" : 17]> network (float[1,3,7,7] x, float[4,3,3,3] w0, '
         f"float[4,2,3,3] w1, float[5,196] w2) => (float[{shape}] y) <{CONSTANTS}> {{ "
         f"c = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w0) {nodes} }}"
@@ -97,7 +83,7 @@ def body(name: str) -> Graph:
 
 @functools.cache
 def small(precision: str) -> Graph:
-    graph = parsed(SMALL)
+    graph = canonical(SMALL)
     if precision == "int8":
         return quantize(graph, [image(seed=seed) for seed in range(8)])
     return to_fp16(graph) if precision == "fp16" else graph

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import onnx_ir.serde
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 from onnx.parser import parse_model
 from onnx.reference import ReferenceEvaluator
 
@@ -17,6 +17,7 @@ from edgecnn.graph.half import to_fp16
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import load_reference
 from edgecnn.graph.rewrite import canonicalize, constant
+from tests.networks import filled, plain
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,4,8,8] input, float[6,2,3,3] w0, float[6,6,1,1] split, float[6] b1, float[6,5] w2,
@@ -43,14 +44,7 @@ def exported() -> ModelProto:
     paths = {"conv": "/features/features.0/Conv", "clip": "/features/features.1/Clip"}
     for node in model.graph.node:
         node.name = paths.get(node.name, node.name)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        model.graph.initializer.append(
-            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), value.name)
-        )
-        model.graph.input.remove(value)
-    return model
+    return filled(model, plain)
 
 
 def graph() -> Graph:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.serde
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
 from edgecnn.graph.rewrite import canonicalize, constant
+from tests.networks import filled, scaled
 
 NORM = "float[4] gamma, float[4] beta, float[4] mean, float[4] variance"
 
 
 def source(text: str) -> onnx.ModelProto:
     """A network whose inputs but the first become constants with random values, positive for ``variance``."""
-    model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]> network {text}')
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        array = rng.normal(size=shape) / math.sqrt(max(math.prod(shape[1:]), 1))
-        array = np.abs(array) + 0.5 if value.name == "variance" else array
-        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return model
+
+    def fill(name: str, shape: list[int], rng: np.random.Generator) -> np.ndarray:
+        array = scaled(name, shape, rng)
+        return np.abs(array) + 0.5 if name == "variance" else array
+
+    return filled(f'<ir_version: 8, opset_import: ["" : 17]> network {text}', fill)
 
 
 def canonical(model: onnx.ModelProto) -> Graph:

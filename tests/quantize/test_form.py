@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,17 +11,16 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.errors import ConversionError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize, constant
+from edgecnn.graph.rewrite import constant
 from edgecnn.quantize.quantize import prepare, quantize
 from edgecnn.quantize.ranges import Ranges, find_ranges
 from edgecnn.quantize.statistics import collect
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,8,8] x, float[4,3,3,3] w0, float[4] b0, float[4,1,3,3] w1, float[4,4,1,1] w2,
@@ -49,17 +47,6 @@ network (float[1,3,8,8] x, float[4,3,3,3] w0, float[4] b0, float[4,1,3,3] w1, fl
 MOVED = {"pool", "concat", "split", "shuffle", "merge", "flatten", "image"}
 
 
-def parsed(text: str, seed: int = 0) -> Graph:
-    model = parse_model(text)
-    rng = np.random.default_rng(seed)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-
-
 def images(count: int = 4) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
     return [rng.normal(size=(1, 3, 8, 8)).astype(np.float32) for _ in range(count)]
@@ -67,7 +54,7 @@ def images(count: int = 4) -> list[np.ndarray]:
 
 @functools.cache
 def float_graph() -> Graph:
-    return parsed(NETWORK)
+    return canonical(NETWORK)
 
 
 @functools.cache
@@ -154,7 +141,7 @@ def test_fixed_grids(op_type: str, grid: tuple[float, int]) -> None:
         c = Conv(x, w)
         y = {op_type}{"<axis=1>" if op_type == "Softmax" else ""}(c)
     }}"""
-    quantized = nodes("QuantizeLinear", quantize(parsed(text), images()))[-1]
+    quantized = nodes("QuantizeLinear", quantize(canonical(text), images()))[-1]
     assert (float(array(quantized.inputs[1])), int(array(quantized.inputs[2]))) == grid
 
 
@@ -213,7 +200,7 @@ def test_all_weights_dead() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
     network (float[1,3,8,8] x) => (float[1,2,8,8] y)
     <float[2,3,1,1] w = {0, 0, 0, 0, 0, 0}, float[2] b = {0.25, -3}> { y = Conv(x, w, b) }"""
-    graph = parsed(text)
+    graph = canonical(text)
     got = load_reference(quantize(graph, images()))(images()[0])[0]
     assert np.abs(got - load_reference(graph)(images()[0])[0]).max() <= 3.25 / 255
 
@@ -225,7 +212,7 @@ def test_constants_of_pad_and_concat_are_in_range() -> None:
         p = Pad(x, pads, value)
         y = Concat<axis=1>(p, k)
     }"""
-    graph = parsed(text)
+    graph = canonical(text)
     got = load_reference(quantize(graph, images()))(images()[0])[0]
     assert np.abs(got - load_reference(graph)(images()[0])[0]).max() <= 13 / 255
 
@@ -274,7 +261,7 @@ def test_a_computed_weight_is_refused() -> None:
         [here] y = Conv(x, v, b)
     }"""
     with pytest.raises(ConversionError, match=r"Conv \(node 'here'\) computes its weight"):
-        quantize(parsed(text), images())
+        quantize(canonical(text), images())
 
 
 def test_ranges_hold_only_what_calibration_found() -> None:

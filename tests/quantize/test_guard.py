@@ -10,16 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.backends.onnxruntime import load_fused
 from edgecnn.errors import ConfigError, DataError, OutputError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import Runner, load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.progress import silent
 from edgecnn.quantize.guard import Budget, Guarded, guard
 from edgecnn.quantize.journal import Journal
@@ -28,6 +24,7 @@ from edgecnn.quantize.order import order
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.sensitivity import Noise, layers_of, measure
 from edgecnn.source.recipes import RECIPES
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,8,8] x, float[8,3,3,3] w0, float[8,1,3,3] w1, float[8,8,1,1] w2, float[10,8] w3)
@@ -52,15 +49,7 @@ def images(count: int = COUNT, seed: int = 2) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    graph = canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-    return prepare(graph, images(16, seed=1))
+    return prepare(canonical(NETWORK), images(16, seed=1))
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.imported import Imported, bring, verify
 from edgecnn.quantize.quantize import prepare
 from edgecnn.quantize.scheme import Scheme
+from tests.networks import filled
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,16,16] x, float[8,3,3,3] w0, float[8] b0, float[8,1,3,3] w1, float[8,8,1,1] w2,
@@ -56,15 +57,12 @@ S = {"s": np.float32(0.03), "z": np.uint8(120), "t": np.float32(0.1), "o": np.ui
 
 def network() -> ModelProto:
     """The float network above, with random weights."""
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+    def fill(name: str, shape: list[int], rng: np.random.Generator) -> np.ndarray:
         fan_in = np.prod(shape[1:] if len(shape) == 4 else shape[:1])
-        array = (rng.normal(size=shape) * np.sqrt(2 / fan_in)).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(array, value.name))
-        model.graph.input.remove(value)
-    return model
+        return rng.normal(size=shape) * np.sqrt(2 / fan_in)
+
+    return filled(NETWORK, fill)
 
 
 def images(shape: tuple[int, ...], count: int = 4) -> list[np.ndarray]:

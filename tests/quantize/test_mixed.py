@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn import check
 from edgecnn.errors import ConfigError
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import operators
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize, constant
+from edgecnn.graph.rewrite import constant
 from edgecnn.quantize.form import Quant, quantized_at, to_qdq
 from edgecnn.quantize.mixed import float_nodes
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.ranges import Ranges
 from edgecnn.quantize.scheme import Scheme
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,8,8] x, float[4,3,3,3] w0, float[4,4,3,3] w1, float[4,4,1,1] w2, float[5,4] w3)
@@ -41,17 +39,6 @@ network (float[1,3,8,8] x, float[4,3,3,3] w0, float[4,4,3,3] w1, float[4,4,1,1] 
 LAYERS = ("first", "second", "third", "classes")
 
 
-def parsed(text: str = NETWORK) -> Graph:
-    model = parse_model(text)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-
-
 def images(count: int = 4) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
     return [rng.normal(size=(1, 3, 8, 8)).astype(np.float32) for _ in range(count)]
@@ -59,7 +46,7 @@ def images(count: int = 4) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
-    return prepare(parsed(), images())
+    return prepare(canonical(NETWORK), images())
 
 
 def mixed(prepared: Prepared, *layers: str) -> Graph:
@@ -214,7 +201,7 @@ def test_symmetric_parameters_cover_the_range(low: float, high: float) -> None:
 
 
 def test_one_tensor_taken_to_integers_and_back(prepared: Prepared) -> None:
-    graph = parsed()
+    graph = canonical(NETWORK)
     for tensor in ("x", "r0", "logits"):
         name = {"r0": "relu0"}.get(tensor, tensor)
         changed = quantized_at(graph, name, Quant.covering(-4, 4))
@@ -226,7 +213,7 @@ def test_one_tensor_taken_to_integers_and_back(prepared: Prepared) -> None:
 
 def test_float_layers_need_no_range() -> None:
     """The form takes the ranges it is given; those of tensors that stay in float do not matter."""
-    graph = parsed()
+    graph = canonical(NETWORK)
     wild = Ranges({str(value.name): (-1e3, 1e3) for value in _activations(graph)})
     qdq = to_qdq(graph, wild, Scheme(float_layers=frozenset(LAYERS)))
     [image, *_] = images()

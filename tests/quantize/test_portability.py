@@ -7,19 +7,16 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.portability import Portability, portability, saturating_layers
 from edgecnn.quantize.ranges import Ranges
 from edgecnn.quantize.rounding import round_weights
 from edgecnn.quantize.scheme import DEFAULT, Scheme
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,8,8] x, float[8,3,3,3] w0, float[8,1,3,3] w1, float[4,8] w2) => (float[1,4] logits) {
@@ -40,15 +37,12 @@ def images() -> list[np.ndarray]:
 @functools.cache
 def float_graph(spread: float = 1.0) -> Graph:
     """The larger ``spread``, the fewer weights are near a layer's largest."""
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+    def fill(name: str, shape: list[int], rng: np.random.Generator) -> np.ndarray:
         weight = rng.uniform(-0.5, 1, shape)
-        weight = (np.sign(weight) * np.abs(weight) ** spread).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(weight, value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+        return np.sign(weight) * np.abs(weight) ** spread
+
+    return canonical(NETWORK, fill)
 
 
 def qdq(spread: float = 1.0, scheme: Scheme = DEFAULT) -> Graph:

@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import Operator, operators
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.quantize.form import to_qdq
 from edgecnn.quantize.ranges import Ranges
 from edgecnn.quantize.rounding import round_weights
 from edgecnn.quantize.saturation import KERNELS, Kernels, excess_name, safe_scales, saturable, saturating
 from edgecnn.target import load_target
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 network (float[1,3,12,12] x, float[8,3,3,3] w0, float[8,1,3,3] w1, float[12,4,3,3] w2, float[6,12,2,1] w3,
@@ -52,14 +50,11 @@ def images(count: int = 3) -> list[np.ndarray]:
 @functools.cache
 def float_graph() -> Graph:
     """Weights of both signs and alike in size: many more pairs saturate than in a trained network."""
-    model = parse_model(NETWORK)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.uniform(-1, 1.2, shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
+
+    def fill(name: str, shape: list[int], rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(-1, 1.2, shape) / math.sqrt(math.prod(shape[1:]))
+
+    return canonical(NETWORK, fill)
 
 
 @functools.cache

@@ -9,19 +9,17 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir.serde
 import pytest
-from onnx import numpy_helper
-from onnx.parser import parse_model
 
 from edgecnn import layer_noise as layers_module
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import load_reference
-from edgecnn.graph.rewrite import canonicalize
 from edgecnn.layer_noise import Layer, measure_layers
 from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.report.explain import LAYER_IMAGES, explain
 from edgecnn.report.pictures import MOST, NARROW, blurred, compare_answers
 from edgecnn.report.saliency import load_saliency
 from edgecnn.spec import Preprocess
+from tests.networks import canonical
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
 small (float[1,3,16,16] x, float[8,3,3,3] w0, float[8] b0, float[8,1,3,3] w1, float[8,8,1,1] w2,
@@ -43,17 +41,6 @@ WITH_SOFTMAX = NETWORK.replace("(float[1,5] logits)", "(float[1,5] shares)").rep
 RECIPE = Preprocess(resize=16, crop=(16, 16), mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-def parsed(text: str) -> Graph:
-    model = parse_model(text)
-    rng = np.random.default_rng(0)
-    for value in list(model.graph.input)[1:]:
-        shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        weight = rng.normal(size=shape) / math.sqrt(math.prod(shape[1:]))
-        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), value.name))
-        model.graph.input.remove(value)
-    return canonicalize(Graph(onnx_ir.serde.deserialize_model(model), "fp32"))
-
-
 def images(count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.uniform(-2, 2, size=(1, 3, 16, 16)).astype(np.float32) for _ in range(count)]
@@ -61,7 +48,7 @@ def images(count: int, seed: int = 0) -> list[np.ndarray]:
 
 @functools.cache
 def prepared(text: str = NETWORK) -> Prepared:
-    return prepare(parsed(text), images(16))
+    return prepare(canonical(text), images(16))
 
 
 def measured(count: int = 3, **scheme: object) -> dict[str, Layer]:
@@ -187,7 +174,7 @@ def test_saliency_is_the_largest_absolute_gradient_of_the_channels() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
     linear (float[1,3,4,4] x, float[2,48] w) => (float[1,2] y) {
         f = Flatten(x) [scores] y = Gemm<transB=1>(f, w) }"""
-    graph = parsed(text)
+    graph = canonical(text)
     weight = graph.model.graph.initializers["scores.weight"].const_value.numpy().reshape(2, 3, 4, 4)
     saliency = load_saliency(graph)(np.ones((1, 3, 4, 4), np.float32), 1)
     np.testing.assert_allclose(saliency, np.abs(weight[1]).max(0), rtol=1e-5)
@@ -195,7 +182,7 @@ def test_saliency_is_the_largest_absolute_gradient_of_the_channels() -> None:
 
 def test_saliency_is_taken_before_a_softmax() -> None:
     x = images(1, seed=4)[0]
-    plain, through = load_saliency(parsed(NETWORK))(x, 2), load_saliency(parsed(WITH_SOFTMAX))(x, 2)
+    plain, through = load_saliency(canonical(NETWORK))(x, 2), load_saliency(canonical(WITH_SOFTMAX))(x, 2)
     np.testing.assert_allclose(plain, through, rtol=1e-5)
     quantized = load_saliency(prepared(WITH_SOFTMAX).qdq())(x, 2)
     assert np.corrcoef(quantized.reshape(-1), plain.reshape(-1))[0, 1] > 0.75
@@ -224,7 +211,7 @@ def test_untrained_networks_and_feature_maps_have_no_answers() -> None:
     )
     assert untrained.gallery is None
     assert untrained.layers == told.layers
-    maps = parsed(
+    maps = canonical(
         '<ir_version: 8, opset_import: ["" : 17]> maps (float[1,3,16,16] x, float[4,3,3,3] w) => '
         "(float[1,4,14,14] y) { y = Conv<kernel_shape=[3,3]>(x, w) }"
     )
