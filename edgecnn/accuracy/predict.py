@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.accuracy.classifier import Classifier
-from edgecnn.accuracy.record import Record, evaluations_dir, sweep
+from edgecnn.accuracy.record import Record, evaluations_dir
 from edgecnn.agent.host import facts
 from edgecnn.data.labelled import Inputs, Pictures
 from edgecnn.errors import ConfigError
+from edgecnn.fetch.cache import forget
 from edgecnn.graph.reference import Runner
 from edgecnn.progress import Progress, silent
 
@@ -63,7 +64,7 @@ def predict(
             )
     doing, total = f"evaluating {classifiers[0].name}", len(pictures)
     progress(doing, 0, total)
-    sweep()
+    forget(evaluations_dir(), "*.rows")
     records = [Record(evaluations_dir() / f"{c.key}.rows", c.outputs) for c in classifiers]
     lacking = [[record.get(fingerprint) is None for fingerprint in fingerprints] for record in records]
     unfinished = [number for number, lacks in enumerate(lacking) if any(lacks)]

@@ -11,7 +11,6 @@ import errno
 import os
 import time
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,12 @@ from edgecnn.errors import OutputError
 from edgecnn.fetch.cache import data_dir
 
 _SHA256_BYTES = 32
-# A network that is exported again differently leaves a record that nobody asks for any more.
-_KEPT_S = 90 * 24 * 3600
 _WRITE_S = 1.0
 
 
 def evaluations_dir() -> Path:
     """The folder of all records, in the cache folder."""
     return data_dir().with_name("evaluations")
-
-
-def sweep() -> None:
-    """Remove records that nothing was added to for three months."""
-    for path in evaluations_dir().glob("*.rows"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _KEPT_S:
-                path.unlink()
 
 
 class Record:

@@ -16,7 +16,7 @@ from edgecnn.data.decode import Array, Labels, decode, members, read_group
 from edgecnn.data.labelled import ArrayPictures, FilePictures, LabelledSet, Pictures
 from edgecnn.errors import DataError
 from edgecnn.fetch.archive import Archives
-from edgecnn.fetch.cache import data_dir, sweep
+from edgecnn.fetch.cache import data_dir, work_folder
 from edgecnn.fetch.published import FetchError
 from edgecnn.progress import Progress, silent
 
@@ -25,7 +25,8 @@ def open_named(known: NamedSet, part: Literal["train", "test"], progress: Progre
     """A part of a named set, ``<name>:<part>``; fetched first where it is not in the cache.
 
     Raises:
-        DataError: it has no such part, or no place delivers the right images, or the cache cannot be written.
+        DataError: it has no such part, or no place delivers the right images.
+        OutputError: the cache cannot be written.
     """
     groups = [group for group in known.groups if group.part == part]
     if not groups:
@@ -62,16 +63,7 @@ def _read(group: Group, folder: Path) -> tuple[Array | tuple[Path, ...], Labels]
 
 def _fetch_groups(known: NamedSet, folder: Path, progress: Progress) -> None:
     """Bring all groups that are missing into the cache, each archive fetched once."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        work = tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder)
-    except OSError as error:
-        raise DataError(
-            f"the cache folder {folder} cannot be written: {error.strerror}",
-            hint="set EDGECNN_CACHE_DIR to a folder that can",
-        ) from error
-    with work as scratch:
+    with work_folder(folder) as scratch:
         archives = Archives(Path(scratch), folder, progress)
         for group in known.groups:
             if _read(group, folder) is None:

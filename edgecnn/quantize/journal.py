@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgecnn.errors import OutputError
+from edgecnn.fetch.cache import forget
 from edgecnn.graph.graph import Graph
 from edgecnn.spec import Preprocess
 from edgecnn.whole import write_whole
 
 _FORMAT = 2
-# A network that is quantised differently leaves figures that nobody asks for any more.
-_KEPT_S = 90 * 24 * 3600
 _ROOM = "make room, then run the same command again: it goes on from here"
 _ELSEWHERE = "set EDGECNN_CACHE_DIR to a folder that can be written"
 
@@ -66,10 +64,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} cannot be made: {error.strerror}", hint=_ELSEWHERE) from error
-        for left in folder.iterdir():
-            with suppress(OSError):
-                if time.time() - left.stat().st_mtime > _KEPT_S:
-                    left.unlink()
+        forget(folder, "guard-*")
         parts = [graph.digest, data_sha256, repr(preprocess)]
         parts.append("" if labels is None else hashlib.sha256(labels.tobytes()).hexdigest())
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()

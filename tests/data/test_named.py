@@ -18,7 +18,7 @@ from PIL import Image
 from edgecnn.data import catalogue, named
 from edgecnn.data.catalogue import Group, NamedSet, Place, named_sets
 from edgecnn.data.open_set import open_set
-from edgecnn.errors import DataError
+from edgecnn.errors import DataError, OutputError
 from edgecnn.fetch.cache import data_dir
 from edgecnn.fetch.published import Archive
 
@@ -155,7 +155,7 @@ def test_image_files_keep_their_bytes(tmp_path: Path) -> None:
 
 def test_cache_folder_that_cannot_be_written(cache: Path) -> None:
     cache.write_text("a file")
-    with pytest.raises(DataError, match="cannot be written") as caught:
+    with pytest.raises(OutputError, match="cannot be written") as caught:
         named.open_named(known_set(), "test")
     assert "EDGECNN_CACHE_DIR" in str(caught.value.hint)
 

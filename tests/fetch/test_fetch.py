@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn.errors import WeightsError
+from edgecnn.errors import OutputError, WeightsError
+from edgecnn.fetch.cache import forget
 from edgecnn.fetch.fetch import fetch
 from edgecnn.fetch.published import PackagePlace, PublishedFile, UrlPlace
 
@@ -253,6 +254,16 @@ def test_without_any_place_the_reasons_are_on_one_line(cache: Path, wheels: Path
 def test_cache_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match="cannot be written") as caught:
+    with pytest.raises(OutputError, match="cannot be written") as caught:
         fetch(published())
     assert "EDGECNN_CACHE_DIR" in str(caught.value.hint)
+
+
+def test_what_nobody_wrote_to_for_three_months_is_forgotten(tmp_path: Path) -> None:
+    names = ("old.rows", "new.rows", "old.npy")
+    for name in names:
+        (tmp_path / name).write_text("")
+        age_days = 91 if name.startswith("old") else 89
+        os.utime(tmp_path / name, (time.time() - age_days * 24 * 3600,) * 2)
+    forget(tmp_path, "*.rows")
+    assert {path.name for path in tmp_path.iterdir()} == {"new.rows", "old.npy"}
