@@ -3,7 +3,7 @@
     python benchmarks/latency.py
 
 Each pair runs on one installation of the runtime, one thread, float32 input and output, in turns of short
-blocks (edgecnn.devices.local.compare): the ratio of two neighbouring blocks is free of whatever else the
+blocks (edgecnn.devices.agent_device): the ratio of two neighbouring blocks is free of whatever else the
 machine does. Two processes that run one model may differ by 2 % for as long as they live, so each pair is
 measured in several rounds of new processes; the table gives the median round and the span of all the rounds'
 95 % intervals.
@@ -23,8 +23,8 @@ import table
 from peers.environments import PEERS, Peer, built
 from results import argument_parser, machine, say, write
 
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.measurement import Measurement, block_medians
 from edgecnn.versions import tool_versions
 
@@ -57,7 +57,7 @@ def main() -> None:
                 other = _job(peer, peer.name, precision, [model, *companions], arguments.seconds)
                 own_files = files[peer.runtime, precision]
                 own = _job(peer, "edgecnn", precision, own_files, arguments.seconds)
-                of_peer, of_ours, comparison = local.compare(other, own, seed=number)
+                of_peer, of_ours, comparison = LOCAL.compare(other, own, seed=number)
                 compared = f"{peer.runtime} {precision}, edgecnn / {peer.name}"
                 say(f"round {number + 1}: {compared}: {comparison.ratio:.3f}")
                 result["pairs"].append(

@@ -16,8 +16,8 @@ import table
 from peers.environments import PEERS, built
 from results import argument_parser, machine, say, write
 
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.versions import tool_versions
 
 FILES = {
@@ -43,7 +43,7 @@ def main() -> None:
     }
     for kind, job in jobs.items():
         say(kind)
-        fp32, own, comparison = local.compare(jobs["fp32"], job)
+        fp32, own, comparison = LOCAL.compare(jobs["fp32"], job)
         result["files"].append(
             {
                 "activations": kind,

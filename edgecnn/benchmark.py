@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgecnn.artifact import Artifact
 from edgecnn.bundle.write import read
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.errors import ConfigError
 from edgecnn.measurement import Comparison, Measurement
 from edgecnn.progress import Progress, silent
@@ -29,7 +29,7 @@ def bench(
         MissingDependency: its runtime is not installed.
         DeviceError: the runtime cannot run it.
     """
-    return local.measure(_job(read(Path(bundle)), threads, min_time_s, min_runs), progress=progress)
+    return LOCAL.measure(_job(read(Path(bundle)), threads, min_time_s, min_runs), progress=progress)
 
 
 def compare(
@@ -50,7 +50,7 @@ def compare(
         ConfigError, MissingDependency, DeviceError: as `bench` does, for either.
     """
     jobs = [_job(read(Path(path)), threads, min_time_s, min_runs) for path in (against, bundle)]
-    return local.compare(jobs[0], jobs[1], progress=progress)
+    return LOCAL.compare(jobs[0], jobs[1], progress=progress)
 
 
 def check_limits(min_time_s: float, min_runs: int) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import FLOAT_ISLANDS, operators
 from edgecnn.layer_times import LayerTime, layer_times
@@ -115,9 +115,9 @@ def measure_payoff(
         The measurements of fp32 and int8, and the verdict.
 
     Raises:
-        ConfigError, MissingDependency, DeviceError: as ``local.compare`` does.
+        ConfigError, MissingDependency, DeviceError: as ``AgentDevice.compare`` does.
     """
-    of_fp32, of_int8, comparison = local.compare(fp32, int8, progress=progress)
+    of_fp32, of_int8, comparison = LOCAL.compare(fp32, int8, progress=progress)
     verdict = payoff(of_fp32, of_int8, comparison)
     if verdict.pays is False:
         progress("profiling", 0, None)

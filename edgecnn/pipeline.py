@@ -21,8 +21,8 @@ from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
 from edgecnn.cost import analyze
 from edgecnn.data.sets import Images, verification_images, verification_inputs
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.errors import ConfigError, EdgeCNNError
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.half import to_fp16
@@ -319,7 +319,7 @@ def _measure(
         **_QUICK,  # type: ignore[arg-type]
     )
     if source.int8 is None:
-        return local.measure(job, progress=progress), None
+        return LOCAL.measure(job, progress=progress), None
     with tempfile.TemporaryDirectory(prefix="edgecnn-fp32-") as folder:
         model, *companions = module.compile(source.network.graph, target, Path(folder))
         fp32 = replace(job, model=model, companions=tuple(companions), precision="fp32")

@@ -2,7 +2,8 @@
 
 Copied to a device as it is and started as ``python path/to/agent JOBDIR``, on any Python from 3.9 on; so it
 imports nothing from the rest of the package. ``JOBDIR`` holds ``job.json``, the model and perhaps
-``inputs.npy``; the agent adds ``result.json``, and ``outputs.npy`` where inputs were given.
+``inputs.npy``; the agent adds ``result.json``, and ``outputs.npy`` where inputs were given. With ``--probe``
+in place of a folder it says what the machine is and which runtimes it has, in one ``probe`` event.
 
 ``job.json``, all fields required::
 

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out the job in the folder named on the command line; the exit status is 0 where it was."""
+    """Carry out the job in the folder named on the command line, or say what the machine is and has
+    (``--probe``); the exit status is 0 where that was done."""
     if len(arguments) != 1:
-        print("usage: python agent JOBDIR", file=sys.stderr)
+        print("usage: python agent JOBDIR | --probe", file=sys.stderr)
         return 2
     channel = Channel()
     try:
-        run_job(arguments[0], channel)
+        if arguments[0] == "--probe":
+            channel.emit("probe", **probe())
+        else:
+            run_job(arguments[0], channel)
     except Unavailable as error:
         channel.emit("error", kind="unavailable", message=str(error))
         return 1
@@ -37,6 +41,20 @@ def main(arguments: list[str]) -> int:
     channel.emit("result")
     # Without the runtime's own teardown: the result is written, and nothing after it can hang or crash.
     os._exit(0)
+
+
+def probe() -> dict[str, Any]:
+    """What the machine is, and the version of each runtime that can be imported, None for the others."""
+    versions: dict[str, str | None] = {}
+    for name in RUNTIMES:
+        try:
+            import numpy  # noqa: F401
+
+            versions[name] = import_runtime(name)[1] or "unknown version"
+        except (ImportError, Unavailable):
+            versions[name] = None
+    about = {"python_version": platform.python_version(), **host.facts(), **host.snapshot()}
+    return {"about": about, "runtimes": versions}
 
 
 def run_job(folder: str, channel: Channel) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edgecnn.devices import local
 from edgecnn.devices.job import Job
+from edgecnn.devices.local import LOCAL
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
 from edgecnn.target import Target
@@ -79,7 +79,7 @@ def race_on(
                         max_time_s=_MOST_S,
                     )
                 )
-            a, b, comparison = local.compare(jobs[0], jobs[1], progress=progress)
+            a, b, comparison = LOCAL.compare(jobs[0], jobs[1], progress=progress)
         low, high = comparison.ratio_low, comparison.ratio_high
         return Raced(a.p50_ms, b.p50_ms, comparison.ratio, low, high, comparison.differs)
 

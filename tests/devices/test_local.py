@@ -18,7 +18,7 @@ import pytest
 
 import edgecnn.agent
 from edgecnn.devices.job import Job
-from edgecnn.devices.local import compare, measure
+from edgecnn.devices.local import LOCAL
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency
 from edgecnn.measurement import Measurement
 
@@ -109,7 +109,7 @@ def test_each_runtime_measures_and_computes(runtime: str, tmp_path: Path) -> Non
     given = np.random.default_rng(0).normal(size=(3, *SHAPE[1:])).astype(np.float32)
     job = quick_job(relu_file(runtime, tmp_path), runtime, inputs=given, outputs=tmp_path / "y.npy", macs=7)
     seen: list[tuple[str, float, float]] = []
-    m = measure(job, progress=lambda *step: seen.append(step))
+    m = LOCAL.measure(job, progress=lambda *step: seen.append(step))
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.maximum(given, 0))
     assert len(m.samples_ms) >= 20
     assert sum(m.samples_ms) <= 2000
@@ -130,7 +130,7 @@ def test_fp32_is_fp32_in_openvino(tmp_path: Path) -> None:
     given = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     computed = []
     for runtime in ("onnxruntime", "openvino"):
-        measure(quick_job(model, runtime, inputs=given, outputs=tmp_path / f"{runtime}.npy"))
+        LOCAL.measure(quick_job(model, runtime, inputs=given, outputs=tmp_path / f"{runtime}.npy"))
         computed.append(np.load(tmp_path / f"{runtime}.npy"))
     # Sums of 27 products agree to 1e-5 in float32, to 1e-2 in bfloat16, OpenVINO's choice on CPUs with it.
     assert np.abs(computed[0] - computed[1]).max() <= 1e-4 * np.abs(computed[0]).max()
@@ -139,7 +139,7 @@ def test_fp32_is_fp32_in_openvino(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the reading that this is about is Linux's")
 def test_peak_memory_is_the_agents_own(tmp_path: Path) -> None:
     ballast = np.ones(50 << 20)  # 400 MiB here must not show up there
-    m = measure(quick_job(relu_file("onnxruntime", tmp_path)))
+    m = LOCAL.measure(quick_job(relu_file("onnxruntime", tmp_path)))
     assert m.memory_before_bytes
     assert m.peak_memory_bytes
     assert m.memory_before_bytes < m.peak_memory_bytes < ballast.nbytes // 2
@@ -152,7 +152,7 @@ def test_a_model_reached_through_a_relative_link_is_found(tmp_path: Path) -> Non
         link.symlink_to(blob.name)
     except OSError:
         pytest.skip("no symbolic links here")
-    assert measure(quick_job(link)).samples_ms
+    assert LOCAL.measure(quick_job(link)).samples_ms
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_corrupt_model_is_a_device_error(runtime: str, name: str, tmp_path: Pa
     corrupt = tmp_path / name
     corrupt.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(range(256)) * 4)
     with pytest.raises(DeviceError, match=f"{runtime} with {name} .* while loading: ") as caught:
-        measure(quick_job(corrupt, runtime))
+        LOCAL.measure(quick_job(corrupt, runtime))
     assert "\n" not in str(caught.value)
     assert no_child_left()
 
@@ -180,7 +180,7 @@ def test_a_crash_names_its_signal_and_the_last_words(monkeypatch: pytest.MonkeyP
     code = "import os, sys; os.write(2, b'first\\nbad tensor\\n'); os.kill(os.getpid(), 11)"
     fake_agent(monkeypatch, tmp_path / "agent", code)
     with pytest.raises(DeviceError, match="was ended by SIGSEGV while loading: bad tensor"):
-        measure(quick_job(relu_file("onnxruntime", tmp_path)))
+        LOCAL.measure(quick_job(relu_file("onnxruntime", tmp_path)))
 
 
 def test_a_result_without_the_closing_line_is_refused(
@@ -189,7 +189,7 @@ def test_a_result_without_the_closing_line_is_refused(
     code = "import sys; open(sys.argv[1] + '/result.json', 'w').write('{}'); print('{\"event\": \"loaded\"}')"
     fake_agent(monkeypatch, tmp_path / "agent", code)
     with pytest.raises(DeviceError, match="exited with status 0 and no result while warming up: no message"):
-        measure(quick_job(relu_file("onnxruntime", tmp_path)))
+        LOCAL.measure(quick_job(relu_file("onnxruntime", tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_agent_that_misbehaves_is_refused(
     fake_agent(monkeypatch, tmp_path / "agent", code)
     timeout_s = 0.3 if "sleep" in code else 30.0
     with pytest.raises(DeviceError, match=words):
-        measure(quick_job(relu_file("onnxruntime", tmp_path), timeout_s=timeout_s))
+        LOCAL.measure(quick_job(relu_file("onnxruntime", tmp_path), timeout_s=timeout_s))
     assert no_child_left()
 
 
@@ -215,7 +215,7 @@ def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "broken" / "openvino.py").write_text("raise ImportError('no libopenvino.so')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     with pytest.raises(MissingDependency, match=r"no libopenvino\.so") as caught:
-        measure(quick_job(relu_file("openvino", tmp_path), "openvino"))
+        LOCAL.measure(quick_job(relu_file("openvino", tmp_path), "openvino"))
     assert caught.value.hint == "pip install 'edgecnn[openvino]'"
 
 
@@ -228,7 +228,7 @@ def test_an_interrupt_leaves_no_agent_and_no_folder(tmp_path: Path, monkeypatch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure(quick_job(relu_file("onnxruntime", tmp_path), min_time_s=30), progress=interrupt)
+        LOCAL.measure(quick_job(relu_file("onnxruntime", tmp_path), min_time_s=30), progress=interrupt)
     assert no_child_left()
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -237,8 +237,8 @@ def test_an_interrupt_leaves_no_agent_and_no_folder(tmp_path: Path, monkeypatch:
 def test_a_parent_that_is_killed_leaves_no_agent(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from edgecnn.devices.job import Job; from edgecnn.devices.local import measure\n"
-        "measure(Job(Path(sys.argv[1]), 'onnxruntime', 't', 'v', 'fp32', min_time_s=60, max_time_s=60),"
+        "from edgecnn.devices.job import Job; from edgecnn.devices.local import LOCAL\n"
+        "LOCAL.measure(Job(Path(sys.argv[1]), 'onnxruntime', 't', 'v', 'fp32', min_time_s=60, max_time_s=60),"
         " progress=lambda *step: print(*step, flush=True))\n"
     )
     command = [sys.executable, "-c", code, str(relu_file("onnxruntime", tmp_path))]
@@ -266,12 +266,12 @@ def test_jobs_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no inputs"):
         quick_job(model, outputs=tmp_path / "y.npy")
     with pytest.raises(ConfigError, match="does not exist"):
-        measure(quick_job(tmp_path / "absent.onnx"))
+        LOCAL.measure(quick_job(tmp_path / "absent.onnx"))
 
 
 def test_a_model_compared_with_itself_is_no_faster(tmp_path: Path) -> None:
     job = quick_job(conv_file(tmp_path), min_time_s=0.5, block_s=0.02)
-    a, b, comparison = compare(job, job, seed=1)
+    a, b, comparison = LOCAL.compare(job, job, seed=1)
     assert a.model_sha256 == b.model_sha256
     assert comparison.pairs == len(a.block_runs) == len(b.block_runs) >= 10
     # Wide, since tests run on machines that do other things meanwhile.
@@ -281,7 +281,7 @@ def test_a_model_compared_with_itself_is_no_faster(tmp_path: Path) -> None:
 
 def test_a_comparison_sees_which_is_slower(tmp_path: Path) -> None:
     job = quick_job(relu_file("onnxruntime", tmp_path))
-    _, _, comparison = compare(job, quick_job(conv_file(tmp_path)))
+    _, _, comparison = LOCAL.compare(job, quick_job(conv_file(tmp_path)))
     assert comparison.differs
     assert comparison.ratio_low > 1.5
     assert (comparison.variant_a, comparison.variant_b) == ("relu", "conv")
@@ -292,5 +292,5 @@ def test_a_comparison_with_a_model_that_fails_ends_both(tmp_path: Path) -> None:
     corrupt = tmp_path / "bad.onnx"
     corrupt.write_bytes(b"not a model")
     with pytest.raises(DeviceError, match=r"bad\.onnx failed while loading"):
-        compare(quick_job(relu_file("onnxruntime", tmp_path)), quick_job(corrupt))
+        LOCAL.compare(quick_job(relu_file("onnxruntime", tmp_path)), quick_job(corrupt))
     assert no_child_left()
