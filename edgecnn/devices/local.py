@@ -29,8 +29,9 @@ class LocalDevice(AgentDevice):
         self, folder: Path, threads: int, errors: IO[bytes], progress: Progress
     ) -> subprocess.Popen[bytes]:
         """As the base class says."""
+        asked = str(folder) if (folder / "job.json").exists() else "--probe"
         return subprocess.Popen(
-            [sys.executable, str(Path(edgecnn.agent.__file__).parent), str(folder)],
+            [sys.executable, str(Path(edgecnn.agent.__file__).parent), asked],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
