@@ -94,7 +94,9 @@ def _job(peer: Peer, variant: str, precision: str, files: list[Path], seconds: f
 def _recorded(measurement: Measurement) -> dict[str, Any]:
     """The block medians instead of tens of thousands of samples, and what the runtime told."""
     kept = asdict(measurement)
-    for name in ("samples_ms", "warmup_ms", "block_runs", "cpu_features", "options", "macs"):
+    for name in ("samples_ms", "warmup_ms", "block_runs", "block_at_s", "block_took_s", "telemetry"):
+        del kept[name]
+    for name in ("cpu_features", "options", "macs"):
         del kept[name]
     return {**kept, "p50_ms": measurement.p50_ms, "block_medians_ms": block_medians(measurement)}
 

@@ -19,6 +19,8 @@ class Artifact:
     """Name of the target it was compiled for."""
     runtime: str
     """The runtime that executes it."""
+    device: str
+    """Address of the device that the target names."""
     options: dict[str, Any]
     """The target's options, passed to the runtime as they are."""
     precision: str

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -137,65 +137,118 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
         ParityError: neither holds, or a clear top-1 differs; it names the first layer that diverges.
     """
     scales = _steps(qdq)
-    step = scales.get(str(qdq.output.name)) or _span(load_reference(qdq), images) / 255
+    expected, got = _outputs(load_reference(qdq), images), _outputs(run, images)
+    step = output_step(qdq, expected)
 
     def first(image: np.ndarray) -> str | None:
         layers = _quantized_layers(qdq)
-        expected = load_reference(qdq, [_dequantized(qdq, name) for name in layers])
+        taps = load_reference(qdq, [_dequantized(qdq, name) for name in layers])
 
         def bad(tensor: str, expected: np.ndarray, got: np.ndarray) -> bool:
             return not np.abs(expected - got).mean() <= INT8_STEPS * scales[tensor]
 
-        return _first_layer(layers, expected, loader(list(layers)), image, bad)
+        return _first_layer(layers, taps, loader(list(layers)), image, bad)
 
-    total = agree = wrong = 0
-    sum_of_steps = 0.0
-    worst: tuple[float, np.ndarray | None] = (-1.0, None)
-    for image, expected, got in _pairs(load_reference(qdq), run, images):
-        steps = _mean_steps(expected, got, step)
-        sum_of_steps += steps
-        same = _top1(expected) == _top1(got)
-        clear = not same and _margin(expected) > CLEAR_MARGIN_STEPS * step
-        total, agree, wrong = total + 1, agree + same, wrong + clear
-        badness = math.inf if clear or math.isnan(steps) else steps
-        worst = (badness, image) if badness > worst[0] else worst
-    check = Check(
-        "int8 artifact",
-        "int8 graph, unfused",
-        total,
-        "mean_abs_steps",
-        sum_of_steps / total,
-        INT8_STEPS,
-        agree / total,
-    )
+    outputs = Outputs(expected, step, lambda: _outputs(load_reference(graph), images))
+    try:
+        return int8_outputs(outputs, got)
+    except ParityError:
+        [check, wrong, worst] = _in_steps(expected, got, step)
+        raise _parity(check, wrong, first(list(images)[worst])) from None
+
+
+def output_step(qdq: Graph, outputs: Sequence[np.ndarray] | np.ndarray) -> float:
+    """The scale of an int8 graph's output; where the last layer is in float, a 255th of the span of its
+    outputs, and 1 where all are equal."""
+    scale = _steps(qdq).get(str(qdq.output.name))
+    if scale is not None:
+        return scale
+    span = max(float(output.max()) for output in outputs) - min(float(output.min()) for output in outputs)
+    return (span or 1.0) / 255
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an int8 graph gives for some images: the measure of whatever was compiled from it."""
+
+    expected: Sequence[np.ndarray] = field(repr=False)
+    """The QDQ graph's outputs, run unfused, one an image."""
+    step: float
+    """The output's scale."""
+    exact: Callable[[], Sequence[np.ndarray]] = field(repr=False)
+    """Gives the float graph's outputs."""
+
+
+def int8_outputs(outputs: Outputs, got: Sequence[np.ndarray], stage: str = "int8 artifact") -> Check:
+    """The outputs of a compiled int8 model against its QDQ graph's, or the float graph's: `int8_artifact`.
+
+    Args:
+        outputs: what it was compiled from gives.
+        got: what it gives, one array an image.
+        stage: what was checked, for the record.
+
+    Raises:
+        ParityError: they differ by more than either comparison allows.
+    """
+    check, wrong, _ = _in_steps(outputs.expected, got, outputs.step, stage)
     if check.value <= check.limit and not wrong:
         return check
-    if check.value > check.limit and (as_near := _as_near(graph, qdq, run, images, step)) is not None:
+    if check.value > check.limit and (as_near := _as_near(outputs, got, stage)) is not None:
         return as_near
-    assert worst[1] is not None
-    raise _parity(check, wrong, first(worst[1]))
+    raise _parity(check, wrong, None)
 
 
-def _as_near(graph: Graph, qdq: Graph, run: Runner, images: Images, step: float) -> Check | None:
+def _in_steps(
+    expected: Sequence[np.ndarray], got: Sequence[np.ndarray], step: float, stage: str = "int8 artifact"
+) -> tuple[Check, int, int]:
+    """The check, how many clear classes are others, and which image is worst."""
+    agree = wrong = 0
+    sum_of_steps = 0.0
+    badness = []
+    for e, g in zip(expected, got, strict=True):
+        steps = _mean_steps(e, g, step)
+        sum_of_steps += steps
+        same = _top1(e) == _top1(g)
+        clear = not same and _margin(e) > CLEAR_MARGIN_STEPS * step
+        agree, wrong = agree + same, wrong + clear
+        badness.append(math.inf if clear or math.isnan(steps) else steps)
+    total = len(badness)
+    check = Check(
+        stage, "int8 graph, unfused", total, "mean_abs_steps", sum_of_steps / total, INT8_STEPS, agree / total
+    )
+    return check, wrong, badness.index(max(badness))
+
+
+def _as_near(outputs: Outputs, got: Sequence[np.ndarray], stage: str) -> Check | None:
     """The check of an int8 model against the float graph, or None where the QDQ graph is nearer to it.
 
     A top-1 must be the float graph's where the QDQ graph's own error could not turn it.
     """
     total = agree = 0
     ours = theirs = 0.0
-    reference = load_reference(qdq)
-    for image, expected, got in _pairs(load_reference(graph), run, images):
-        quantized = reference(image)[0]
-        ours += _mean_steps(expected, got, step)
-        theirs += _mean_steps(expected, quantized, step)
-        same = _top1(expected) == _top1(got)
-        if not same and _margin(expected) > 2 * float(np.abs(expected - quantized).max()):
+    for exact, quantized, g in zip(outputs.exact(), outputs.expected, got, strict=True):
+        ours += _mean_steps(exact, g, outputs.step)
+        theirs += _mean_steps(exact, quantized, outputs.step)
+        same = _top1(exact) == _top1(g)
+        if not same and _margin(exact) > 2 * float(np.abs(exact - quantized).max()):
             return None
         total, agree = total + 1, agree + same
     limit = AS_NEAR * theirs / total
     if not ours / total <= limit:
         return None
-    return Check("int8 artifact", "float graph", total, "mean_abs_steps", ours / total, limit, agree / total)
+    return Check(stage, "float graph", total, "mean_abs_steps", ours / total, limit, agree / total)
+
+
+def float_outputs(
+    expected: Sequence[np.ndarray], got: Sequence[np.ndarray], stage: str, against: str
+) -> Check:
+    """The outputs of a compiled fp32 or fp16 model against its graph's.
+
+    Raises:
+        ParityError: they differ by more than ``FLOAT_LIMIT``.
+    """
+    triples = ((e, e, g) for e, g in zip(expected, got, strict=True))
+    return _relative(stage, against, triples, FLOAT_LIMIT, lambda _: None)
 
 
 def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> Check:
@@ -244,6 +297,10 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
             hint=hint,
         )
     return check
+
+
+def _outputs(run: Runner, images: Iterable[np.ndarray]) -> list[np.ndarray]:
+    return [run(image)[0] for image in images]
 
 
 def _pairs(
@@ -358,13 +415,6 @@ def _steps(graph: Graph) -> dict[str, float]:
         for operand in operator.outputs
         if operand.scale is not None
     }
-
-
-def _span(run: Runner, images: Iterable[np.ndarray]) -> float:
-    """Highest minus lowest output on all images; 1 where all are equal."""
-    outputs = [run(image)[0] for image in images]
-    span = max(float(output.max()) for output in outputs) - min(float(output.min()) for output in outputs)
-    return span or 1.0
 
 
 def _mean_steps(expected: np.ndarray, got: np.ndarray, step: float) -> float:

@@ -6,11 +6,12 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from edgecnn.errors import ConfigError
+from edgecnn.modes import modes
 
 # The limits below are about whether the median can be trusted, not about whether the machine is fast.
 
@@ -28,6 +29,10 @@ from one distribution; a machine that heats up breaks that, and more runs do not
 MAX_INTERVAL = 0.05
 """Of the width of the median's 95 % interval to the median: differences below 5 % would be noise."""
 
+MAX_OTHER_CPU = 0.10
+"""Of the cores that the process may use, taken by other processes meanwhile. Caches, memory and the clock are
+shared: a quiet board shows less than 0.02, one core of four that works on something else 0.25."""
+
 PROCESS_EFFECT = 0.02
 """Two processes that run the same model differ by up to this much for as long as they live, by where their
 memory happens to lie (Mytkowicz et al., Producing Wrong Data Without Doing Anything Obviously Wrong!, ASPLOS
@@ -38,6 +43,28 @@ MIN_PAIRS = 10
 
 RESAMPLES = 2000
 """Of the bootstrap: 50 resamples then lie beyond each end of a 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the device told of its state at one moment outside the timed blocks; None for what it does not."""
+
+    at_s: float
+    """Seconds after the timed part began; below 0 before it."""
+    busy: bool
+    """Whether the model ran, untimed, while this was read."""
+    temperature_c: float | None = None
+    """Hottest zone of the processor, or of all where none is said to be the processor's."""
+    frequency_mhz: float | None = None
+    """Clock of the fastest core that the process may use."""
+    throttled: bool | None = None
+    """Whether heat or power has slowed the processor since the reading before."""
+    power_w: float | None = None
+    """Power by the device's own sensor."""
+    battery_percent: float | None = None
+    """Charge of its battery."""
+    charging: bool | None = None
+    """Whether it runs from its charger."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +141,24 @@ class Measurement:
     """The same after them."""
     throttled: bool | None = None
     """Whether the processor was slowed down by heat or power meanwhile; None where it does not tell."""
+    throttled_by: tuple[str, ...] | None = None
+    """What slowed it down, such as ``under-voltage``."""
+    cores: tuple[int, ...] | None = None
+    """Cores that the process was pinned to; None where it was not."""
+    other_cpu: float | None = None
+    """Share of the cores it might use that other processes took during the timed blocks, 0 to 1."""
+    timed_at: float | None = None
+    """When the timed part began: seconds since 1970 in UTC, by the clock of the machine that asked for it."""
+    block_at_s: tuple[float, ...] | None = None
+    """When each timed block began, in seconds after that."""
+    block_took_s: tuple[float, ...] | None = None
+    """How long each took, its untimed copies of the input included."""
+    runs: int | None = None
+    """Timed runs: as many as samples, or more where only some of those were kept."""
+    telemetry: tuple[Reading, ...] | None = None
+    """What the device told of its state before, during and after the timed part, in order."""
+    check: dict[str, Any] | None = None
+    """How its outputs were held against the graph's, where they were."""
 
     def __post_init__(self) -> None:
         if not self.samples_ms or sum(self.block_runs) != len(self.samples_ms):
@@ -163,6 +208,11 @@ class Measurement:
         return None if self.macs is None else self.macs / self.p50_ms / 1e6
 
     @property
+    def modes_ms(self) -> tuple[float, float] | None:
+        """The two latencies around which the runs gather, or None where there are no two. See `modes`."""
+        return modes(self.samples_ms)
+
+    @property
     def steady(self) -> bool:
         """Whether the median may be printed as the model's latency; `reason` says why not."""
         return not self._doubts()
@@ -191,16 +241,22 @@ class Measurement:
         if runs < MIN_RUNS:
             doubts.append(f"{runs} runs are fewer than {MIN_RUNS}")
         if self.throttled:
-            doubts.append("the processor was throttled")
+            by = f" ({', '.join(self.throttled_by)})" if self.throttled_by else ""
+            doubts.append(f"the processor was throttled{by}")
+        if self.other_cpu is not None and self.other_cpu > MAX_OTHER_CPU:
+            doubts.append(f"other processes took {self.other_cpu:.0%} of the cores")
         if self.spread > MAX_SPREAD:
             doubts.append(f"the runs spread over {self.spread:.0%} of their median")
         if self._drifts():
             way = "slower" if self.drift > 0 else "faster"
             doubts.append(f"the last third ran {abs(self.drift):.0%} {way} than the first")
+        if two := self.modes_ms:
+            doubts.append(f"the runs gather around two latencies, {two[0]:.3g} and {two[1]:.3g} ms")
         interval = self.p50_interval_ms
         if interval and (interval[1] - interval[0]) / self.p50_ms > MAX_INTERVAL:
             doubts.append(f"the median is only known between {interval[0]:.3g} and {interval[1]:.3g} ms")
-        if doubts and self.load_before and self.cpu_count and self.load_before > self.cpu_count:
+        loaded = self.load_before and self.cpu_count and self.load_before > self.cpu_count
+        if doubts and loaded and self.other_cpu is None:
             doubts.append(f"other work loads the machine ({self.load_before:.1f} on {self.cpu_count} cores)")
         return doubts
 
@@ -226,9 +282,8 @@ class Measurement:
             raise ConfigError(f"not a measurement: unknown field '{unknown[0]}'")
         if missing := [name for name, f in known.items() if f.default is MISSING and name not in raw]:
             raise ConfigError(f"not a measurement: the field '{missing[0]}' is missing")
-        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
         try:
-            return cls(**{**raw, **lists})
+            return cls(**field_values(raw))
         except TypeError as error:
             raise ConfigError(f"not a measurement: {error}") from error
 
@@ -303,6 +358,18 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """A plain dict with every field."""
         return asdict(self)
+
+
+def field_values(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `Measurement` from their form in JSON.
+
+    Raises:
+        TypeError: telemetry that is none.
+    """
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    if values.get("telemetry") is not None:
+        values["telemetry"] = tuple(Reading(**reading) for reading in values["telemetry"])
+    return values
 
 
 def block_medians(measurement: Measurement) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgecnn.devices.device import Device
 from edgecnn.devices.job import Job
 from edgecnn.devices.local import LOCAL
 from edgecnn.graph.graph import Graph
@@ -100,31 +101,39 @@ class PayOff:
 
 
 def measure_payoff(
-    graph: Graph, qdq: Graph, fp32: Job, int8: Job, progress: Progress = silent
+    graph: Graph,
+    qdq: Graph,
+    fp32: Job,
+    int8: Job,
+    device: Device = LOCAL,
+    progress: Progress = silent,
 ) -> tuple[Measurement, Measurement, PayOff]:
-    """Time both models of one target in turns; where int8 is not faster, profile both.
+    """Time both models of one target in turns; where int8 is not faster here, profile both.
 
     Args:
         graph: the canonical fp32 graph that ``fp32`` was compiled from.
         qdq: the int8 graph that ``int8`` was compiled from.
         fp32: how the one is measured.
         int8: how the other is.
+        device: where; profiles are of this machine only.
         progress: told how far the measurement is.
 
     Returns:
         The measurements of fp32 and int8, and the verdict.
 
     Raises:
-        ConfigError, MissingDependency, DeviceError: as ``AgentDevice.compare`` does.
+        ConfigError, MissingDependency, DeviceError: as ``Device.compare`` does.
     """
-    of_fp32, of_int8, comparison = LOCAL.compare(fp32, int8, progress=progress)
+    of_fp32, of_int8, comparison = device.compare(fp32, int8, progress=progress)
     verdict = payoff(of_fp32, of_int8, comparison)
     if verdict.pays is False:
         progress("profiling", 0, None)
-        times = [
-            layer_times(each, job.model, job.runtime, job.options, job.threads)
-            for each, job in ((graph, fp32), (qdq, int8))
-        ]
+        times: list[dict[str, LayerTime]] = [{}, {}]
+        if device is LOCAL:
+            times = [
+                layer_times(each, job.model, job.runtime, job.options, job.threads)
+                for each, job in ((graph, fp32), (qdq, int8))
+            ]
         verdict = payoff(of_fp32, of_int8, comparison, blamed(qdq, *times))
     return of_fp32, of_int8, verdict
 

@@ -17,13 +17,14 @@ from typing import Any
 from edgecnn import check
 from edgecnn.artifact import Artifact
 from edgecnn.backends import backend
+from edgecnn.bundle.expected import Expected, expect, write_expected
 from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
 from edgecnn.cost import analyze
 from edgecnn.data.sets import Images, verification_images, verification_inputs
+from edgecnn.devices.address import open_device
 from edgecnn.devices.job import Job
-from edgecnn.devices.local import LOCAL
-from edgecnn.errors import ConfigError, EdgeCNNError
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.half import to_fp16
 from edgecnn.int8 import Int8, Int8Options, make_int8
@@ -64,6 +65,8 @@ class _Source:
     """Of the graphs; under way, or done."""
     int8: Int8 | None
     """How the QDQ graph came about; None for other precisions."""
+    expected: Future[Expected]
+    """What the graph gives for the photographs."""
     explanation: Future[Explanation] | None
     """Where the QDQ graph loses what it loses; None for other precisions."""
 
@@ -223,9 +226,9 @@ def _source(
             # Too few calibration images, or all alike, show only on others.
             checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         explanation = beside.submit(_explain, network, int8, verification)
-    return _Source(
-        request, network, verification, analyze(float_graph).macs, graph, tuple(checks), int8, explanation
-    )
+    expected = beside.submit(expect, float_graph, graph, verification)
+    macs = analyze(float_graph).macs
+    return _Source(request, network, verification, macs, graph, tuple(checks), int8, expected, explanation)
 
 
 def _explain(network: Network, int8: Int8, images: Images) -> Explanation:
@@ -271,8 +274,18 @@ def _bundle(
         # Before the measurement, beside which nothing runs.
         carried = None if portable is None else portable.result()
         explanation = None if source.explanation is None else source.explanation.result()
-        measurement, payoff = _measure(source, target, module, files, progress) if measure else (None, None)
+        write_expected(folder, source.expected.result())
+        measurement, payoff, why_not = None, None, None
+        if measure:
+            try:
+                measurement, payoff = _measure(source, target, module, files, progress)
+            except (DeviceError, MissingDependency) as error:
+                if target.device == "local":
+                    raise
+                # A board that is switched off is no reason to leave its artifact unmade.
+                why_not = str(error)
         manifest = _manifest(source, target, module, files, checks, measurement, command)
+        manifest["not_measured"] = why_not
         if source.int8 is not None and carried is not None:
             manifest |= source.int8.to_json(target)
             manifest["portability"] = carried.to_json()
@@ -318,12 +331,15 @@ def _measure(
         macs=source.macs,
         **_QUICK,  # type: ignore[arg-type]
     )
+    device = open_device(target.device)
     if source.int8 is None:
-        return LOCAL.measure(job, progress=progress), None
+        return device.measure(job, progress=progress), None
     with tempfile.TemporaryDirectory(prefix="edgecnn-fp32-") as folder:
         model, *companions = module.compile(source.network.graph, target, Path(folder))
         fp32 = replace(job, model=model, companions=tuple(companions), precision="fp32")
-        _, measurement, verdict = measure_payoff(source.network.graph, source.graph, fp32, job, progress)
+        _, measurement, verdict = measure_payoff(
+            source.network.graph, source.graph, fp32, job, device, progress
+        )
     return measurement, verdict
 
 
@@ -352,6 +368,7 @@ def _manifest(
         "notes": [*source.network.notes],
         "target": target.name,
         "runtime": target.runtime,
+        "device": target.device,
         "options": target.options,
         "precision": graph.precision,
         "model_file": files[0].name,
@@ -390,7 +407,8 @@ def _as_laid_out(shape: tuple[int, ...], layout: str) -> list[int]:
 
 
 _SAMPLES_AND_LABELS = (
-    "samples_ms", "warmup_ms", "block_runs", "target", "variant", "precision", "options", "macs",
+    "samples_ms", "warmup_ms", "block_runs", "block_at_s", "block_took_s", "telemetry", "target", "variant",
+    "precision", "options", "macs",
 )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from edgecnn.errors import ConfigError
 
 PRECISIONS = ("fp32", "fp16", "int8")
-DEVICES = ("local",)
+DEVICE_KINDS = ("local", "ssh", "adb", "browser")
+"""What the address of a device begins with; ``edgecnn.devices.address`` opens it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Target:
     runtime: str
     """The backend that compiles for it, a module of ``edgecnn.backends``."""
     device: str
-    """Where it is measured: ``local``."""
+    """Where it is measured: ``local``, ``ssh:pi@raspberrypi.local``, ``adb``, ``browser``."""
     precisions: tuple[str, ...]
     """Those of ``fp32``, ``fp16``, ``int8`` that the pair runs, best first."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -105,8 +106,8 @@ def _what_is_wrong(raw: dict[str, Any]) -> tuple[str, str | None] | None:
     for key in ("description", "runtime", "device"):
         if not isinstance(raw[key], str):
             return f"'{key}' must be a string", None
-    if raw["device"] not in DEVICES:
-        return f"unknown device '{raw['device']}'", did_you_mean(raw["device"], list(DEVICES))
+    if raw["device"].partition(":")[0] not in DEVICE_KINDS:
+        return f"unknown device '{raw['device']}'", did_you_mean(raw["device"], list(DEVICE_KINDS))
     precisions = raw["precisions"]
     if not isinstance(precisions, list) or not precisions or not all(p in PRECISIONS for p in precisions):
         return "'precisions' must be a list of precisions", f"one or more of {', '.join(PRECISIONS)}"

@@ -15,6 +15,7 @@ from edgecnn.measurement import (
     MIN_RUNS,
     Comparison,
     Measurement,
+    Reading,
     block_medians,
     median_interval,
     quantile,
@@ -76,7 +77,18 @@ def test_quiet_samples_are_steady() -> None:
         (noisy(2.0, 0.02, MIN_RUNS - 1), {}, "fewer than"),
         (noisy(2.0, 0.08, MIN_RUNS), {}, "only known between"),
         (noisy(2.0, 0.02, 200), {"throttled": True}, "throttled"),
+        (
+            noisy(2.0, 0.02, 200),
+            {"throttled": True, "throttled_by": ("under-voltage", "frequency capped")},
+            "throttled (under-voltage, frequency capped)",
+        ),
         (noisy(2.0, 0.3, 500), {"load_before": 7.5, "cpu_count": 4}, "other work loads the machine (7.5"),
+        (noisy(2.0, 0.02, 200), {"other_cpu": 0.26}, "other processes took 26% of the cores"),
+        (
+            [x * (1 if place % 3 else 1.2) for place, x in enumerate(noisy(2.0, 0.01, 300))],
+            {},
+            "the runs gather around two latencies, 2 and 2.4 ms",
+        ),
     ],
 )
 def test_doubtful_samples_are_not_steady_and_say_why(
@@ -93,6 +105,12 @@ def test_a_few_quiet_runs_are_not_called_drifting() -> None:
     assert steady >= 95
 
 
+def test_a_quiet_neighbour_is_no_doubt_and_is_not_named_twice() -> None:
+    assert measured(noisy(2.0, 0.02, 200), other_cpu=0.05, throttled=False, throttled_by=()).steady
+    loaded = measured(noisy(2.0, 0.3, 500), other_cpu=0.02, load_before=7.5, cpu_count=4)
+    assert "other" not in loaded.reason
+
+
 def test_outliers_do_not_make_it_unsteady() -> None:
     samples = noisy(2.0, 0.02, 200)
     samples[50] = samples[150] = 200.0
@@ -100,7 +118,20 @@ def test_outliers_do_not_make_it_unsteady() -> None:
 
 
 def test_json_line_keeps_every_digit() -> None:
-    m = measured(noisy(2.0, 0.1, 50), cpu_features=("avx2", "avx_vnni"), throttled=False)
+    m = measured(
+        noisy(2.0, 0.1, 50),
+        cpu_features=("avx2", "avx_vnni"),
+        throttled=False,
+        throttled_by=(),
+        cores=(4, 5),
+        timed_at=1738317600.123,
+        block_at_s=(0.0, 0.1, 0.2, 0.3, 0.4),
+        block_took_s=(0.1,) * 5,
+        telemetry=(
+            Reading(-0.5, False, temperature_c=41.2),
+            Reading(0.3, True, power_w=4.25, throttled=True),
+        ),
+    )
     line = m.to_json_line()
     assert "\n" not in line
     assert Measurement.from_json(line) == m
@@ -114,6 +145,8 @@ def test_json_line_keeps_every_digit() -> None:
         ({"samples_ms": [1.0, -1.0], "block_runs": [2]}, "not a duration"),
         ({"samples_ms": ["1"], "block_runs": [1]}, "not a measurement"),
         ({"block_runs": [3]}, "blocks that hold all"),
+        ({"telemetry": [{"at_s": 0.0, "busy": True, "fan_rpm": 3000}]}, "fan_rpm"),
+        ({"telemetry": [1]}, "not a measurement"),
         ({"latency": 3}, "unknown field 'latency'"),
     ],
 )

@@ -16,6 +16,8 @@ in place of a folder it says what the machine is and which runtimes it has, in o
     max_time_s    but no longer than this
     warmup_max_s  warm-up ends here even where it is not steady yet
     block_s       length of one timed block
+    block_samples samples that are kept of one, null for all
+    cores         big, little or numbers as in 0-3 that the process is pinned to; null for none
     paced         wait for a line on stdin before each block
     seed          of the random input
 

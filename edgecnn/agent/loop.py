@@ -7,10 +7,16 @@ import statistics
 import time
 from collections.abc import Callable
 
-# Long enough for the median of a fast model's window to mean something, short enough for a slow one's.
+# Long enough for the median of a fast model's window to mean something ...
 WINDOW_S = 0.05
 WINDOW_RUNS = 5
+# ... and of one that takes a good part of the time there is, fewer runs: each averages over as long itself.
+WINDOW_SHARE = 0.2
 STEADY_WITHIN = 0.02
+
+# A load counts fully for Linux's governors and its choice between big and little cores after some half-lives
+# of 32 ms (LOAD_AVG_PERIOD in kernel/sched/pelt.c); until then two windows may agree on the lower clock.
+SHORTEST_S = 0.25
 
 
 def timed_runs(
@@ -54,7 +60,10 @@ def timed_runs(
 def warm_up(
     prepare: Callable[[], None], infer: Callable[[], object], max_s: float
 ) -> tuple[list[float], bool]:
-    """Run windows until the median of the newest is within 2 % of the one before, at most ``max_s`` seconds.
+    """Run windows of some runs until the median of the newest is within 2 % of the one before.
+
+    It takes a quarter of a second at least and ends with the window in which ``max_s`` seconds are over, but
+    not before the second one: of a model that takes seconds, these are two runs.
 
     Returns:
         The duration of each run in milliseconds, and whether it became steady.
@@ -62,11 +71,15 @@ def warm_up(
     samples: list[float] = []
     began = time.perf_counter()
     previous: float | None = None
-    while (left := max_s - (time.perf_counter() - began)) > 0:
-        window = timed_runs(prepare, infer, min_s=WINDOW_S, min_runs=WINDOW_RUNS, max_s=left)
+    longest_s = WINDOW_SHARE * max_s
+    while True:
+        window = timed_runs(prepare, infer, min_s=WINDOW_S, min_runs=WINDOW_RUNS, max_s=longest_s)
         samples += window
         newest = statistics.median(window)
-        if previous is not None and abs(newest - previous) <= STEADY_WITHIN * previous:
+        elapsed = time.perf_counter() - began
+        agree = previous is not None and abs(newest - previous) <= STEADY_WITHIN * previous
+        if agree and elapsed >= min(SHORTEST_S, max_s):
             return samples, True
+        if previous is not None and elapsed >= max_s:
+            return samples, False
         previous = newest
-    return samples, False

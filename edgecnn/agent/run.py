@@ -9,10 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import host
+from . import cores, host
 from .channel import Channel
 from .loop import timed_runs, warm_up
 from .runtimes import RUNTIMES, Loaded, TensorSpec, Unavailable, import_runtime
+from .telemetry import OtherWork, Telemetry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,9 @@ def main(arguments: list[str]) -> int:
             run_job(arguments[0], channel)
     except Unavailable as error:
         channel.emit("error", kind="unavailable", message=str(error))
+        return 1
+    except cores.Refused as error:
+        channel.emit("error", kind="refused", message=str(error))
         return 1
     except Exception as error:  # whatever a runtime raises: the parent needs its sentence, not our stack
         channel.emit("error", kind="failed", message=f"{type(error).__name__}: {error}")
@@ -61,12 +65,17 @@ def run_job(folder: str, channel: Channel) -> None:
     """Load, warm up, time, and write ``result.json`` and ``outputs.npy``.
 
     Raises:
+        cores.Refused: there are no such cores as the job wants.
         Unavailable: numpy or the runtime cannot be imported.
         ValueError: the job or its inputs do not fit the model.
         Exception: whatever the runtime raises for a model that it cannot load or run.
     """
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
         job = json.load(file)
+    # Before anything starts threads: they are pinned with the one that starts them.
+    pinned = None if job["cores"] is None else cores.pin(job["cores"])
+    telemetry = Telemetry()
+    telemetry.read_at_rest()
     try:
         import numpy as np
     except ImportError as error:
@@ -87,15 +96,23 @@ def run_job(folder: str, channel: Channel) -> None:
     def prepare() -> None:
         model.bind(arrays)
 
+    def untimed() -> None:
+        prepare()
+        model.infer()
+
     first_ms = timed_runs(prepare, model.infer, min_s=0)[0]
     channel.emit("loaded", load_ms=load_ms, first_ms=first_ms)
     warmup_ms, warm = warm_up(prepare, model.infer, job["warmup_max_s"])
-    before = host.snapshot()
+    settings_before, before = host.settings(), telemetry.read(untimed)
+    timed_at, timed_began = time.time(), time.perf_counter()
     channel.emit("warm", runs=len(warmup_ms), steady=warm)
 
     samples_ms: list[float] = []
     block_runs: list[int] = []
-    seconds = 0.0
+    block_at_s: list[float] = []
+    block_took_s: list[float] = []
+    others = OtherWork()
+    runs, seconds = 0, 0.0
     enough = False
 
     def another_block() -> bool:
@@ -104,17 +121,24 @@ def run_job(folder: str, channel: Channel) -> None:
     while another_block():
         if job["paced"]:  # another process had the caches and the clock meanwhile
             warmup_ms += timed_runs(prepare, model.infer, min_s=0)
+        others.begin()
         block_began = time.perf_counter()
         block = timed_runs(prepare, model.infer, min_s=job["block_s"])
-        seconds += time.perf_counter() - block_began
-        samples_ms += block
-        block_runs.append(len(block))
-        enough = seconds >= job["max_time_s"] or (
-            seconds >= job["min_time_s"] and len(samples_ms) >= job["min_runs"]
-        )
-        channel.emit("block", runs=len(samples_ms), seconds=seconds, enough=enough)
+        took = time.perf_counter() - block_began
+        others.end()
+        kept = _spread(block, job["block_samples"])
+        samples_ms += kept
+        block_runs.append(len(kept))
+        block_at_s.append(block_began - timed_began)
+        block_took_s.append(took)
+        runs += len(block)
+        seconds += took
+        enough = seconds >= job["max_time_s"] or (seconds >= job["min_time_s"] and runs >= job["min_runs"])
+        if job["paced"] or not enough:
+            telemetry.read_if_due(untimed)
+        channel.emit("block", runs=runs, seconds=seconds, enough=enough)
 
-    after = host.snapshot()
+    settings_after, after = host.settings(), telemetry.read(untimed, battery=True)
     # Read before the outputs are computed: they are no part of what one inference needs.
     peak_memory = host.peak_memory_bytes()
     if batches:
@@ -131,14 +155,29 @@ def run_job(folder: str, channel: Channel) -> None:
         "numpy_version": np.__version__,
         "memory_before_bytes": memory_before,
         "peak_memory_bytes": peak_memory,
-        "throttled": host.throttled(before, after),
-        "governor": after["governor"],
+        "governor": settings_after["governor"],
+        "load_before": settings_before["load"],
+        "load_after": settings_after["load"],
+        "cores": pinned,
+        "other_cpu": others.share,
+        "timed_at": timed_at,
+        "block_at_s": block_at_s,
+        "block_took_s": block_took_s,
+        "runs": runs,
         **host.facts(),
-        **{f"{name}_before": before[name] for name in ("load", "frequency_mhz", "temperature_c")},
-        **{f"{name}_after": after[name] for name in ("load", "frequency_mhz", "temperature_c")},
+        **telemetry.result(timed_began),
+        **{f"{name}_before": before[name] for name in ("frequency_mhz", "temperature_c")},
+        **{f"{name}_after": after[name] for name in ("frequency_mhz", "temperature_c")},
     }
     with open(os.path.join(folder, "result.json"), "w", encoding="utf-8") as file:
         json.dump(result, file)
+
+
+def _spread(block: list[float], count: int | None) -> list[float]:
+    """So many samples of a block, evenly spread over it; None or more than there are: all."""
+    if count is None or len(block) <= count:
+        return block
+    return [block[place * len(block) // count] for place in range(count)]
 
 
 def _random(spec: TensorSpec, seed: int) -> Array:

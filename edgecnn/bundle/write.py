@@ -47,6 +47,7 @@ _MANIFEST_TYPES = {
     "variant": str,
     "target": str,
     "runtime": str,
+    "device": str,
     "options": dict,
     "precision": str,
     "model_file": str,
@@ -118,7 +119,7 @@ def write_files(
         version=manifest["versions"]["edgecnn"],
         command=shlex.join(manifest["command"]),
         checks="\n".join(f"- {describe_check(check)}" for check in manifest["checks"]),
-        measured=describe_measured(manifest["measured"]),
+        measured=describe_measured(manifest),
     )
     # The command may name a path whose bytes are not text.
     (folder / "README.md").write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -155,10 +156,12 @@ def describe_weights(weights: dict[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
-def describe_measured(measured: dict[str, Any] | None) -> str:
+def describe_measured(manifest: dict[str, Any]) -> str:
     """One sentence on the quick measurement."""
+    measured = manifest["measured"]
     if measured is None:
-        return "Not measured."
+        why = manifest["not_measured"]
+        return "Not measured." if why is None else f"Not measured: {why}."
     threads = f"{measured['threads']} thread{'s' * (measured['threads'] > 1)}"
     about = f"{threads}, {measured['cpu_model'] or measured['cpu_arch']}"
     if not measured["steady"]:
@@ -201,6 +204,7 @@ def read(folder: Path) -> Artifact:
         variant=manifest["variant"],
         target=manifest["target"],
         runtime=manifest["runtime"],
+        device=manifest["device"],
         options=manifest["options"],
         precision=manifest["precision"],
         model=folder / manifest["model_file"],

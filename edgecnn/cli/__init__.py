@@ -15,6 +15,7 @@ import click
 
 from edgecnn.cli import interrupt
 from edgecnn.cli.bench import bench
+from edgecnn.cli.devices import devices
 from edgecnn.cli.doctor import doctor
 from edgecnn.cli.eval import evaluate
 from edgecnn.cli.export import export
@@ -57,6 +58,7 @@ def cli() -> None:
     edgecnn inspect mobilenet                                   its arithmetic, parameters and memory
     edgecnn zoo 'mobile*' --max-macs 300M                       the networks
     edgecnn targets                                             where they can run
+    edgecnn devices                                             what they can be measured on
     edgecnn doctor                                              what is usable here
 
     \b
@@ -67,7 +69,7 @@ def cli() -> None:
     """
 
 
-for command in (export, train, evaluate, bench, inspect, zoo, targets, doctor):
+for command in (export, train, evaluate, bench, inspect, zoo, targets, devices, doctor):
     cli.add_command(command)
 
 

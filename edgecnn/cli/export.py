@@ -138,7 +138,7 @@ def _print_artifact(artifact: Artifact) -> None:
     script = shlex.quote(str(artifact.path / "run.py"))
     click.echo()
     print_line(artifact.target, describe_check(manifest["checks"][-1]))
-    print_line("", describe_measured(manifest["measured"]))
+    print_line("", describe_measured(manifest))
     for verdict in ("search", "guard", "payoff", "portability"):
         if manifest.get(verdict):
             print_line("", f"{verdict}: {manifest[verdict]['verdict']}.")

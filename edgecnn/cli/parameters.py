@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -129,3 +130,20 @@ def _with(function: Callable[..., Any], *options: Callable[..., Any]) -> Callabl
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The device, and how it is reached."""
+    for option in reversed((
+        click.option("--device", metavar="ADDRESS",
+                     help="local, ssh:[USER@]HOST[:PORT], adb[:SERIAL], browser; else the target's."),
+        click.option("--cores", metavar="big|little|0-3", help="Pin it to these cores of the device."),
+        click.option("--benchmark-binary", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                     help="adb: Google's benchmark_model for the phone, where it is not there yet."),
+        click.option("--usb", is_flag=True, help="browser: a phone on USB opens the page through adb."),
+        click.option("--https", is_flag=True, help="browser: with a certificate made for the occasion."),
+        click.option("--host", metavar="ADDRESS", help="browser: listen here, and not on loopback alone."),
+        click.option("--port", type=click.IntRange(0, 65535), default=0, help="browser: of the page."),
+    )):  # fmt: skip
+        command = option(command)
+    return command

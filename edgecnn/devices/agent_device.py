@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from edgecnn.devices.device import Device, Probe
 from edgecnn.devices.job import Job, read_result, write_job
-from edgecnn.errors import DeviceError, EdgeCNNError, MissingDependency
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
 from edgecnn.measurement import MIN_PAIRS, Comparison, Measurement
 from edgecnn.progress import Progress, silent
 
@@ -132,6 +132,7 @@ class _Session:
         self._timeout_s = _PROBE_S if job is None else job.timeout_s
         self._doing = "loading"
         self._heard = False
+        self._timed_at: float | None = None
         self._started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._directory = tempfile.TemporaryDirectory(prefix="edgecnn-", ignore_cleanup_errors=True)
         self._folder = Path(self._directory.name)
@@ -183,6 +184,8 @@ class _Session:
                 self._doing = "warming up"
             if name == "warm":
                 self._doing = "measuring"
+                # By this machine's clock, which a meter's log can be held against; a board's may be off.
+                self._timed_at = time.time()
             if name == "block" and self._job is not None:
                 self.enough = event["enough"]
                 time_done = event["seconds"] / self._job.min_time_s if self._job.min_time_s else 1.0
@@ -194,7 +197,13 @@ class _Session:
     def measurement(self) -> Measurement:
         """What the finished agent measured."""
         assert self._job is not None
-        return read_result(self._job, self._folder, device=self._device.name, started_at=self._started_at)
+        return read_result(
+            self._job,
+            self._folder,
+            device=self._device.name,
+            started_at=self._started_at,
+            timed_at=self._timed_at,
+        )
 
     def _read_lines(self) -> None:
         assert self._process.stdout
@@ -224,10 +233,12 @@ class _Session:
     def _about(self) -> str:
         return self._device.name if self._job is None else f"{self._job.runtime} with {self._job.model.name}"
 
-    def _refusal(self, event: dict[str, Any]) -> DeviceError | MissingDependency:
+    def _refusal(self, event: dict[str, Any]) -> EdgeCNNError:
         said = " ".join(event["message"].split())  # runtimes report in paragraphs, an error is one line
         if event["kind"] == "unavailable" and self._job is not None:
             return self._device.missing(self._job.runtime, said)
+        if event["kind"] == "refused":
+            return ConfigError(f"{self._device.name}: {said}")
         return DeviceError(f"{self._about()} failed while {self._doing}: {said}")
 
     def _death(self) -> EdgeCNNError:

@@ -63,3 +63,12 @@ class Device(ABC):
         Raises:
             DeviceError, MissingDependency: it cannot be reached; the hint says what to do.
         """
+
+    def setup(self, runtime: str, progress: Progress = silent) -> None:
+        """Bring a runtime to the device, where that can be done.
+
+        Raises:
+            ConfigError: it cannot.
+            DeviceError: the device cannot be reached, or takes none.
+        """
+        raise ConfigError(f"nothing can be brought to {self.name}", hint="install the runtime there by hand")

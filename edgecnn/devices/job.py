@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from edgecnn.agent.runtimes import RUNTIMES
 from edgecnn.errors import ConfigError, DeviceError
-from edgecnn.measurement import Measurement
+from edgecnn.measurement import Measurement, field_values
 from edgecnn.target import did_you_mean
+
+CORES = r"big|little|\d+(-\d+)?(,\d+(-\d+)?)*"
+"""What names cores."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Job:
     """The warm-up ends here even where it is not steady yet; None: as long as ``min_time_s``."""
     block_s: float = 0.1
     """Length of one timed block: the step of the progress, and of turns in a comparison."""
+    block_samples: int | None = None
+    """So many samples of a block are kept, evenly spread over its runs; None: all."""
+    cores: str | None = None
+    """Cores that the process is pinned to: ``big`` or ``little``, where the device's differ, or numbers as in
+    ``0-3`` or ``4,6-7``; None: it is not."""
     inputs: NDArray[Any] | None = field(default=None, compare=False)
     """Any number of the model's batches along the first axis, in its dtype; None: one of seeded noise. The
     first is timed."""
@@ -69,6 +78,12 @@ class Job:
             )
         if self.threads < 1:
             raise ConfigError(f"{self.threads} threads cannot run a model", hint="1 or more")
+        if self.block_samples is not None and self.block_samples < 1:
+            raise ConfigError(f"{self.block_samples} samples of a block say nothing", hint="1 or more")
+        if self.cores is not None and not re.fullmatch(CORES, self.cores):
+            raise ConfigError(
+                f"'{self.cores}' names no cores", hint="big, little, or numbers as in 0-3 or 4,6-7"
+            )
         if self.outputs is not None and self.inputs is None:
             raise ConfigError("outputs are asked for, but there are no inputs to compute them from")
 
@@ -96,21 +111,34 @@ def write_job(job: Job, folder: Path, *, paced: bool) -> None:
         "max_time_s": job.max_time_s,
         "warmup_max_s": job.min_time_s if job.warmup_max_s is None else job.warmup_max_s,
         "block_s": job.block_s,
+        "block_samples": job.block_samples,
+        "cores": job.cores,
         "paced": paced,
         "seed": job.seed,
     }
     (folder / "job.json").write_text(json.dumps(request), encoding="utf-8")
 
 
-def read_result(job: Job, folder: Path, *, device: str, started_at: str) -> Measurement:
+def read_result(
+    job: Job, folder: Path, *, device: str, started_at: str, timed_at: float | None = None
+) -> Measurement:
     """The measurement that a finished agent left in ``folder``; its outputs go where the job wants them.
+
+    Args:
+        job: what was asked for.
+        folder: the job's.
+        device: label of the measurement.
+        started_at: label of the measurement.
+        timed_at: when the timed part began, by the clock here; None: by the device's own, which is this one
+            or may be anything.
 
     Raises:
         DeviceError: no result, or one that does not hold a measurement.
     """
     try:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        lists = {key: tuple(value) for key, value in result.items() if isinstance(value, list)}
+        if timed_at is not None:
+            result["timed_at"] = timed_at
         files = [folder / path.name for path in (job.model, *job.companions)]
         measurement = Measurement(
             target=job.target,
@@ -124,7 +152,7 @@ def read_result(job: Job, folder: Path, *, device: str, started_at: str) -> Meas
             options=job.options,
             threads=job.threads,
             started_at=started_at,
-            **{**result, **lists},
+            **field_values(result),
         )
         if job.outputs is not None:
             shutil.copyfile(folder / "outputs.npy", job.outputs)

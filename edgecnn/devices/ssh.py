@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 
@@ -12,9 +13,15 @@ from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDepend
 _CONNECT_S = 10
 # A peer that answers none of so many questions, so many seconds apart, is gone.
 _ALIVE_S, _ALIVE_COUNT = 2, 3
-# OpenSSH's own failures.
+# The status of OpenSSH's own failures.
 _FAILED = 255
-_NOT_FOUND = 127
+
+# What it says of a connection that it had; one that it never had is "closed by remote host", too.
+_LOST = "^Timeout, server .* not responding|^Connection to .* closed by|^client_loop: |^Read from remote host"
+
+_ADDRESS = re.compile(
+    r"((?:[^@\s-][^@\s]*@)?(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[^@\s:\[\]-][^@\s:\[\]]*))(?::(\d{1,5}))?"
+)
 
 
 class SshDevice(RemoteDevice):
@@ -24,13 +31,11 @@ class SshDevice(RemoteDevice):
         """Take ``[USER@]HOST[:PORT]`` apart.
 
         Raises:
-            ConfigError: it names no host, or looks like an option.
+            ConfigError: it names no host, looks like an option, or has a port that cannot be.
             MissingDependency: there is no ssh here.
         """
-        found = re.fullmatch(
-            r"((?:[^@\s-][^@\s]*@)?(?:\[[0-9A-Fa-f:.%]+\]|[^@\s:\[\]-][^@\s:\[\]]*))(?::(\d+))?", address
-        )
-        if found is None:
+        found = _ADDRESS.fullmatch(address)
+        if found is None or (found.group(2) and not 0 < int(found.group(2)) < 1 << 16):
             raise ConfigError(
                 f"'{address}' names no host",
                 hint="ssh:USER@HOST or ssh:USER@HOST:PORT, as in ssh:pi@raspberrypi.local",
@@ -42,7 +47,7 @@ class SshDevice(RemoteDevice):
             raise MissingDependency("there is no ssh here", hint="install OpenSSH's client")
 
     def command(self, remote: str) -> list[str]:
-        """As the base class says. A key that is not known is never accepted without the user."""
+        """As the base class says. A host key that is not known is never accepted without the user."""
         options = {
             "StrictHostKeyChecking": "yes",
             "ConnectTimeout": str(_CONNECT_S),
@@ -50,6 +55,12 @@ class SshDevice(RemoteDevice):
             "ServerAliveCountMax": str(_ALIVE_COUNT),
             # Where nobody sits at a terminal, a question for a password would wait for ever.
             "BatchMode": "no" if sys.stdin is not None and sys.stdin.isatty() else "yes",
+            # A connection that the user shares is used, but others are not to hang on this one, which is
+            # killed in the end.
+            "ControlMaster": "no",
+            # What the user may have set for sessions at a terminal.
+            "ClearAllForwardings": "yes",
+            "RemoteCommand": "none",
         }
         words = [self._ssh, "-T"]
         for name, value in options.items():
@@ -59,28 +70,28 @@ class SshDevice(RemoteDevice):
         return [*words, "--", self._host, remote]
 
     def refusal(self, status: int, said: str) -> EdgeCNNError | None:
-        """As the base class says: ssh's own errors, and a host without Python."""
-        lowered = said.lower()
-        if status == _NOT_FOUND or (status != _FAILED and "not found" in lowered):
-            return DeviceError(
-                f"{self.name} has no python3",
-                hint="install Python 3.9 or later there: apt-get install python3",
-            )
+        """As the base class says, and ssh's own errors."""
         if status != _FAILED:
-            return None
-        plain = f"ssh {f'-p {self._port} ' if self._port else ''}{self._host}"
-        host = self._host.rpartition("@")[2]
-        known = f"[{host}]:{self._port}" if self._port else host
+            return super().refusal(status, said)
+        last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "ssh failed")
+        if re.search(_LOST, said, re.MULTILINE):
+            return DeviceError(
+                f"{self.name} was lost: {last}",
+                hint="what ran there has ended; look at its power and network, and measure again",
+            )
+        where = [*(["-p", self._port] if self._port else []), self._host]
+        plain = shlex.join(["ssh", *where])
+        # By OpenSSH's own words; the first sign that is found counts.
         for sign, why, hint in (
             (
-                "identification has changed",
+                "host key for .* has changed|remote host identification has changed",
                 "its host key is not the one it had before",
-                f"if the board was set up anew: ssh-keygen -R '{known}', then {plain}",
+                f"if the board was set up anew: {self._forget(said)} && {plain}",
             ),
             (
                 "host key verification failed",
                 "its host key is not known",
-                f"connect once and compare the fingerprint: {plain}",
+                f"connect once, and compare the fingerprint with the board's: {plain}",
             ),
             (
                 "could not resolve hostname",
@@ -90,21 +101,28 @@ class SshDevice(RemoteDevice):
             (
                 "connection refused",
                 "nothing listens there for ssh",
-                "start sshd on the board, or give its port: ssh:HOST:PORT",
+                "start sshd on the board (sudo systemctl enable --now ssh), or give its port: ssh:HOST:PORT",
             ),
             (
-                "timed out",
-                f"no answer within {_CONNECT_S} s",
+                "timed out|no route to host|network is unreachable|host is down",
+                "it does not answer",
                 f"is the board on, and on this network? {plain}",
             ),
-            ("no route to host", "there is no way to it", "is the board on, and on this network?"),
             (
-                "permission denied",
-                "it lets nobody in with these keys",
-                f"{plain.replace('ssh ', 'ssh-copy-id ', 1)}, or choose the key in ~/.ssh/config",
+                "permission denied|too many authentication failures",
+                "it lets nobody in with this user and these keys",
+                f"{shlex.join(['ssh-copy-id', *where])}, or name User and IdentityFile in ~/.ssh/config",
             ),
         ):
-            if sign in lowered:
+            if re.search(sign, said, re.IGNORECASE):
                 return DeviceError(f"{self.name} cannot be reached: {why}", hint=hint)
-        last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "ssh failed")
         return DeviceError(f"{self.name} cannot be reached: {last}", hint=f"try {plain}")
+
+    def _forget(self, said: str) -> str:
+        """The command that removes the old key, from where ssh found it: a configuration may give the host
+        another name, and name other files."""
+        named = re.search(r"host key for (\S+) has changed", said, re.IGNORECASE)
+        file = re.search(r"^Offending .*key in (.+):\d+\s*$", said, re.MULTILINE)
+        host = self._host.rpartition("@")[2]
+        name = named.group(1) if named else f"[{host}]:{self._port}" if self._port else host
+        return shlex.join(["ssh-keygen", *(["-f", file.group(1)] if file else []), "-R", name])

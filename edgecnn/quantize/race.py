@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from edgecnn.devices.address import open_device
 from edgecnn.devices.job import Job
-from edgecnn.devices.local import LOCAL
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
 from edgecnn.target import Target
@@ -44,7 +44,7 @@ Race = Callable[[Graph, Graph], Raced]
 def race_on(
     target: Target, module: ModuleType, *, variant: str, macs: int, progress: Progress = silent
 ) -> Race:
-    """Compile two int8 graphs for a target and time them in turns; about two seconds.
+    """Compile two int8 graphs for a target and time them in turns on its device; about two seconds.
 
     Args:
         target: what to compile for.
@@ -56,6 +56,8 @@ def race_on(
     Returns:
         A function that raises ConversionError, MissingDependency or DeviceError where the target refuses one.
     """
+
+    device = open_device(target.device)
 
     def race(first: Graph, second: Graph) -> Raced:
         with tempfile.TemporaryDirectory(prefix="edgecnn-race-") as folder:
@@ -79,7 +81,7 @@ def race_on(
                         max_time_s=_MOST_S,
                     )
                 )
-            a, b, comparison = LOCAL.compare(jobs[0], jobs[1], progress=progress)
+            a, b, comparison = device.compare(jobs[0], jobs[1], progress=progress)
         low, high = comparison.ratio_low, comparison.ratio_high
         return Raced(a.p50_ms, b.p50_ms, comparison.ratio, low, high, comparison.differs)
 

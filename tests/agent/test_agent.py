@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,9 +19,9 @@ import onnx.parser
 import pytest
 
 import edgecnn.agent
-from edgecnn.agent import host
+from edgecnn.agent import loop
 from edgecnn.agent.loop import timed_runs, warm_up
-from edgecnn.agent.run import _batches, _random
+from edgecnn.agent.run import _batches, _random, _spread
 from edgecnn.agent.runtimes import TensorSpec, _fixed_shape
 
 AGENT = Path(edgecnn.agent.__file__).parent
@@ -49,6 +50,8 @@ def write_job(folder: Path, **changes: object) -> None:
         "max_time_s": 5.0,
         "warmup_max_s": 0.1,
         "block_s": 0.02,
+        "block_samples": None,
+        "cores": None,
         "paced": False,
         "seed": 0,
     }
@@ -60,6 +63,14 @@ def start(folder: Path, agent: Path = AGENT, *flags: str) -> subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, *flags, str(agent), str(folder)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    with start(folder) as process:
+        events = follow(process)
+    assert events[-1] == {"event": "result"}
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
 
 
 def follow(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
@@ -155,6 +166,68 @@ def test_errors_are_events(job_folder: Path, changes: dict[str, Any], words: str
     assert words in last["message"]
 
 
+def test_a_part_of_the_samples_is_spread_over_the_block(job_folder: Path) -> None:
+    assert _spread([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3) == [1.0, 3.0, 5.0]
+    assert _spread([1.0, 2.0], 3) == _spread([1.0, 2.0], None) == [1.0, 2.0]
+    write_job(job_folder, block_samples=2, min_time_s=0.1)
+    result = result_of(job_folder)
+    assert set(result["block_runs"]) == {2}
+    assert len(result["samples_ms"]) == 2 * len(result["block_runs"])
+    assert result["runs"] >= 20
+
+
+def test_the_series_covers_the_run_in_order(job_folder: Path) -> None:
+    write_job(job_folder, min_time_s=1.2)
+    asked_at = time.time()
+    result = result_of(job_folder)
+    began, took = result["block_at_s"], result["block_took_s"]
+    assert asked_at <= result["timed_at"] <= time.time()
+    assert len(began) == len(took) == len(result["block_runs"])
+    ended = [a + b for a, b in zip(began, took, strict=True)]
+    assert all(0 <= end <= start for end, start in zip(ended, began[1:], strict=False))
+    assert sum(took) >= max(1.2, sum(result["samples_ms"]) / 1e3)
+    times = [reading["at_s"] for reading in result["telemetry"]]
+    assert times == sorted(times)
+    assert times[0] < times[1] <= 0 < times[2] < ended[-1] <= times[-1]
+    assert [reading["busy"] for reading in result["telemetry"]] == [False] + [True] * (len(times) - 1)
+    # None of them lies within a block.
+    for at in times:
+        assert not any(start < at < end for start, end in zip(began, ended, strict=True))
+
+
+def test_cores_are_pinned_before_the_runtime_starts_threads(job_folder: Path) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not pin processes")
+    core = max(os.sched_getaffinity(0))
+    write_job(job_folder, cores=str(core), threads=2, min_time_s=30, max_time_s=30)
+    with start(job_folder) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["event"] == "loaded"
+        masks = []
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            masks.append(os.sched_getaffinity(int(task.name)))
+        process.kill()
+    # The thread that waits for commands was there before; the main one and the runtime's are pinned.
+    assert len(masks) >= 3
+    assert sum(mask == {core} for mask in masks) >= len(masks) - 1
+    write_job(job_folder, cores=str(core))
+    result = result_of(job_folder)
+    assert (result["cores"], result["cpu_count"]) == ([core], 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "words"), [("4000", "there is no core 4000 to pin to, only"), ("1-0", "there are no cores 1-0")]
+)
+def test_cores_that_are_not_there_are_refused(job_folder: Path, cores: str, words: str) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not pin processes")
+    write_job(job_folder, cores=cores)
+    with start(job_folder) as process:
+        [event] = follow(process)
+    assert (event["event"], event["kind"]) == ("error", "refused")
+    assert event["message"].startswith(words)
+
+
 def test_timed_runs_reach_both_minima_and_time_only_the_inference() -> None:
     prepared = []
 
@@ -180,6 +253,68 @@ def test_warm_up_waits_for_a_model_that_gets_faster() -> None:
     samples, steady = warm_up(lambda: None, lambda: time.sleep(next(growing)), max_s=0.3)
     assert not steady
     assert samples
+
+
+class Clock:
+    """Time that passes only where it is told to."""
+
+    now_ns = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def perf_counter(self) -> float:
+        return self.now_ns / 1e9
+
+
+@pytest.mark.parametrize(
+    ("run_ms", "at_least_s", "at_most_s"),
+    [
+        (0.05, 0.25, 0.35),
+        (1, 0.25, 0.35),
+        (30, 0.3, 0.4),
+        (300, 1.0, 1.5),
+        (1000, 2.0, 2.0),
+        (5000, 10.0, 10.0),
+    ],
+)
+def test_warm_up_takes_its_time_for_any_model(
+    run_ms: float, at_least_s: float, at_most_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def infer() -> None:
+        clock.now_ns += int(run_ms * 1e6)
+
+    samples, steady = warm_up(lambda: None, infer, max_s=2.0)
+    assert steady
+    assert len(samples) >= 2
+    assert at_least_s <= clock.perf_counter() <= at_most_s
+
+
+def test_warm_up_is_not_taken_in_by_a_clock_that_is_slow_to_rise(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def infer() -> None:
+        clock.now_ns += 1_000_000 if clock.now_ns > 200_000_000 else 2_500_000
+
+    samples, steady = warm_up(lambda: None, infer, max_s=2.0)
+    assert steady
+    assert samples[-50:] == [1.0] * 50
+
+
+def test_warm_up_gives_up_on_a_model_that_never_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def infer() -> None:
+        clock.now_ns += 1_000_000 + clock.now_ns // 100
+
+    _, steady = warm_up(lambda: None, infer, max_s=1.0)
+    assert not steady
+    assert 1.0 <= clock.perf_counter() <= 1.3
 
 
 def test_random_inputs_fill_their_range() -> None:
@@ -209,30 +344,3 @@ def test_an_open_first_axis_is_one_and_others_are_refused() -> None:
     assert _fixed_shape("x", []) == ()
     with pytest.raises(ValueError, match="open shape"):
         _fixed_shape("x", [1, 3, None, 8])
-
-
-def test_host_readings_are_optional_and_of_their_kind() -> None:
-    facts, snapshot = host.facts(), host.snapshot()
-    assert facts["cpu_count"] is None or facts["cpu_count"] >= 1
-    assert all(value is None or value > 0 for key, value in snapshot.items() if key.endswith(("_mhz", "_c")))
-    json.dumps({**facts, **snapshot})
-    before = host.peak_memory_bytes()
-    ballast = np.ones(8 << 20)  # 64 MiB
-    after = host.peak_memory_bytes()
-    assert before is None or (after is not None and 10 << 20 < before <= after - ballast.nbytes // 2)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ((None, None), (None, None), None),
-        ((4, None), (4, None), False),
-        ((4, None), (5, None), True),
-        ((None, False), (None, True), True),
-        ((None, False), (None, False), False),
-    ],
-)
-def test_throttling(before: tuple[Any, Any], after: tuple[Any, Any], expected: bool | None) -> None:
-    names = ("throttle_count", "throttled_now")
-    readings = [dict(zip(names, pair, strict=True)) for pair in (before, after)]
-    assert host.throttled(*readings) is expected

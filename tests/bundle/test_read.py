@@ -116,10 +116,13 @@ def test_figures_for_people() -> None:
     assert [describe_size(value) for value in (0, 72_496, 999_999, 13_946_880)] == [
         "0 kB", "72 kB", "1000 kB", "13.9 MB",
     ]  # fmt: skip
-    assert describe_measured(None) == "Not measured."
+    silent = {"measured": None, "not_measured": None}
+    assert describe_measured(silent) == "Not measured."
+    assert describe_measured(silent | {"not_measured": "it is off"}) == "Not measured: it is off."
     measured = {
         "p50_ms": 1.0, "p90_ms": 1.25, "threads": 2, "cpu_model": None, "cpu_arch": "x86_64", "steady": True,
         "reason": "not steady: x", "gmacs_per_s": 12.3,
     }  # fmt: skip
-    assert describe_measured(measured) == ("Latency 1 ms median, 1.25 ms p90 (2 threads, x86_64), 12 GMAC/s.")
-    assert "but not steady: x" in describe_measured(measured | {"steady": False})
+    manifest = {"measured": measured, "not_measured": None}
+    assert describe_measured(manifest) == ("Latency 1 ms median, 1.25 ms p90 (2 threads, x86_64), 12 GMAC/s.")
+    assert "but not steady: x" in describe_measured({"measured": measured | {"steady": False}})

@@ -1,0 +1,323 @@
+"""Real models on the emulated cores, and everything that can be lacking for it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgecnn import pipeline
+from edgecnn.bundle.write import read, sha256_of
+from edgecnn.cli.count import count as command
+from edgecnn.count import system as system_module
+from edgecnn.count.count import Count, count
+from edgecnn.count.kept import kept_folder
+from edgecnn.count.qemu import Qemu, build_plugin, find_qemu
+from edgecnn.count.system import fetch_system, lay_out, open_cpu
+from edgecnn.count.wheels import fetch_runtime
+from edgecnn.data.calibration import calibration_images
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, OutputError
+from edgecnn.progress import silent
+
+REPEATS_TO = 1e-4
+
+
+def lacking(*programs: str) -> str:
+    return " ".join(program for program in programs if shutil.which(program) is None)
+
+
+needs_qemu = pytest.mark.skipif(
+    bool(lacking("qemu-aarch64", "gcc")), reason=f"lacking: {lacking('qemu-aarch64', 'gcc')}"
+)
+needs_compiler = pytest.mark.skipif(bool(lacking("gcc")), reason="lacking: gcc")
+
+
+def export(folder: Path, **request: Any) -> Path:
+    [artifact] = pipeline.export(
+        "lenet5", ["tflite"], weights="random", output=folder, measure=False, **request
+    )
+    return artifact.path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("fp32"))
+
+
+@pytest.fixture(scope="module")
+def emulated() -> None:
+    """Skips where the arm64 system is neither in the cache nor within reach."""
+    try:
+        find_qemu()
+        fetch_runtime("tflite", fetch_system(silent), silent)
+    except MissingDependency as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def counted(bundle: Path, emulated: None) -> Count:
+    return count(bundle, "cortex-a72")
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "count"
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def one_clear_line(error: EdgeCNNError) -> str:
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@needs_qemu
+@pytest.mark.network
+def test_it_repeats(counted: Count, bundle: Path) -> None:
+    again = count(bundle, "cortex-a72")
+    assert again.instructions == pytest.approx(counted.instructions, rel=REPEATS_TO)
+    assert max(counted.spread, again.spread) <= REPEATS_TO
+    # fp32 on a core that multiplies four numbers at once.
+    assert counted.macs / 8 < counted.instructions < counted.macs * 8
+    assert (counted.cpu, counted.precision, counted.macs) == ("cortex-a72", "fp32", read(bundle).macs)
+    assert re.fullmatch(r"ai-edge-litert \d+\.\d+\.\d+", counted.runtime)
+    assert counted.python.startswith("3.11.")
+
+
+@needs_qemu
+@pytest.mark.network
+def test_more_macs_take_more_instructions(counted: Count, tmp_path: Path) -> None:
+    wider = count(export(tmp_path, width=2.0), "cortex-a72")
+    assert wider.macs > 1.5 * counted.macs
+    assert wider.instructions > 1.2 * counted.instructions
+
+
+@needs_qemu
+@pytest.mark.network
+def test_the_core_is_the_one_asked_for(emulated: None, tmp_path: Path) -> None:
+    """Only the younger one can add up four products of bytes in one instruction."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in calibration_images()[:4]:
+        shutil.copy(path, photos)
+    bundle = export(tmp_path, precision="int8", calibration=photos)
+    a72, a76 = count(bundle, "cortex-a72"), count(bundle, "cortex-a76")
+    assert a76.instructions < 0.9 * a72.instructions
+
+
+@needs_qemu
+@pytest.mark.network
+def test_the_command_prints_what_was_counted(counted: Count, bundle: Path) -> None:
+    done = CliRunner().invoke(command, [str(bundle), "--cpu", "cortex-a72"])
+    assert done.exit_code == 0
+    assert f"{counted.instructions / 1e6:,.2f}" in done.stdout
+    assert "instructions per inference" in done.stdout
+    assert counted.qemu in done.stdout
+    assert " ms" not in done.stdout
+    document = json.loads(CliRunner().invoke(command, [str(bundle), "--cpu", "cortex-a72", "--json"]).stdout)
+    assert document["instructions"] == pytest.approx(counted.instructions, rel=REPEATS_TO)
+    assert len(document["runs"]) == 5
+    assert document["instructions_per_mac"] == document["instructions"] / counted.macs
+
+
+@needs_qemu
+@pytest.mark.network
+def test_a_broken_model_is_a_device_error(emulated: None, bundle: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    model = broken / "model.tflite"
+    model.write_bytes(model.read_bytes()[:64] + bytes(1000))
+    manifest = json.loads((broken / "manifest.json").read_text())
+    manifest["files"]["model.tflite"]["sha256"] = sha256_of(model)
+    (broken / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DeviceError, match=r"tflite with model.tflite on an emulated cortex-a72") as caught:
+        count(broken, "cortex-a72")
+    one_clear_line(caught.value)
+
+
+@needs_qemu
+@pytest.mark.network
+def test_a_crash_names_its_signal(
+    emulated: None, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("qemu-aarch64")
+    script = f'case "$1" in -version|-help) exec {real} "$1";; esac; echo the last words; kill -SEGV $$'
+    program(tmp_path / "bin", "qemu-aarch64", script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    with pytest.raises(DeviceError, match="was ended by SIGSEGV: the last words"):
+        count(bundle, "cortex-a72")
+
+
+@needs_compiler
+@pytest.mark.parametrize("version", ["7.2.22 (Debian 1:7.2+dfsg-7)", "9.0.0"])
+def test_the_plugin_is_built_once(version: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = build_plugin(Qemu("qemu-aarch64", version), silent)
+    assert plugin.read_bytes().startswith(b"\x7fELF")
+    monkeypatch.setenv("PATH", "")
+    assert build_plugin(Qemu("qemu-aarch64", version), silent) == plugin
+    assert [path.name for path in empty_cache.iterdir()] == [plugin.parent.name]
+
+
+def test_each_emulator_gets_a_plugin_that_it_takes() -> None:
+    versions = ("6.2.0", "7.2.22 (Debian 1:7.2+dfsg-7)", "8.2.2", "9.0.0", "10.0.13")
+    assert [Qemu("", version).interface for version in versions] == [1, 1, 1, 2, 2]
+
+
+def test_no_emulator(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingDependency, match=r"^qemu-aarch64 is not installed") as caught:
+        count(bundle, "cortex-a72")
+    one_clear_line(caught.value)
+    assert caught.value.hint == "apt-get install qemu-user"
+
+
+def test_an_emulator_without_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = 'case "$1" in -version) echo qemu-aarch64 version 10.0.13;; *) echo -L path;; esac'
+    program(tmp_path / "bin", "qemu-aarch64", answers)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingDependency, match=r"qemu-aarch64 10.0.13 cannot load plug-ins") as caught:
+        find_qemu()
+    assert "apt-get install qemu-user" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "words"), [(None, "no C compiler"), ("echo stdio.h: No such file; exit 1", "No such file")]
+)
+def test_no_compiler_that_works(
+    compiler: str | None,
+    words: str,
+    empty_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if compiler is not None:
+        program(tmp_path / "bin", "cc", compiler)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(MissingDependency, match=words) as caught:
+        build_plugin(Qemu("qemu-aarch64", "7.2"), silent)
+    one_clear_line(caught.value)
+    assert caught.value.hint == "apt-get install gcc libc6-dev"
+    assert list(empty_cache.iterdir()) == []
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a server that has the place of Debian's."""
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            return
+
+    known = system_module._read_toml("system.toml")
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        served = {**known, "mirrors": [f"http://127.0.0.1:{server.server_port}"]}
+        monkeypatch.setattr(system_module, "_read_toml", lambda name: served)
+        yield folder
+        server.shutdown()
+
+
+@pytest.mark.skipif(bool(lacking("dpkg-deb")), reason="lacking: dpkg-deb")
+def test_a_system_that_cannot_be_had_leaves_nothing(mirror: Path, empty_cache: Path) -> None:
+    with pytest.raises(MissingDependency, match="404") as caught:
+        fetch_system(silent)
+    assert "network" in str(caught.value.hint)
+    for package in system_module._read_toml("system.toml")["package"]:
+        place = mirror / package["path"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"!<arch>\nsomething else")
+    with pytest.raises(MissingDependency, match="wrong SHA-256") as caught:
+        fetch_system(silent)
+    one_clear_line(caught.value)
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_folder_is_kept_whole_or_not_at_all(empty_cache: Path, tmp_path: Path) -> None:
+    def fail(folder: Path, scratch: Path) -> None:
+        (folder / "half").write_text("")
+        raise DeviceError("something")
+
+    with pytest.raises(DeviceError):
+        kept_folder("name", fail)
+    assert list(empty_cache.iterdir()) == []
+
+    def meanwhile(folder: Path, scratch: Path) -> None:
+        (folder / "mine").write_text("")
+        (empty_cache / "name").mkdir()
+        (empty_cache / "name" / "theirs").write_text("")
+
+    assert [path.name for path in kept_folder("name", meanwhile).iterdir()] == ["theirs"]
+    assert [path.name for path in empty_cache.iterdir()] == ["name"]
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECNN_CACHE_DIR", "/dev/null/cache")
+    with pytest.raises(OutputError) as caught:
+        kept_folder("name", lambda folder, scratch: None)
+    assert "EDGECNN_CACHE_DIR" in str(caught.value.hint)
+
+
+def test_a_runtime_that_is_not_installed(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgecnn.count.wheels.version_of", lambda package: None)
+    system = system_module.System(tmp_path, "3.11", 36)
+    with pytest.raises(MissingDependency, match="ai-edge-litert is not installed") as caught:
+        fetch_runtime("tflite", system, silent)
+    assert caught.value.hint == "pip install ai-edge-litert"
+
+
+def test_wheels_that_cannot_be_had(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pip")
+    for name, value in (
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", str(tmp_path)),
+        ("PIP_CONFIG_FILE", "/dev/null"),
+    ):
+        monkeypatch.setenv(name, value)
+    system = system_module.System(tmp_path, "3.11", 36)
+    with pytest.raises(MissingDependency, match=r"ai-edge-litert .* for arm64 cannot be fetched") as caught:
+        fetch_runtime("tflite", system, silent)
+    one_clear_line(caught.value)
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_unknown_core(bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown core 'cortex-a73'") as caught:
+        count(bundle, "cortex-a73")
+    assert "cortex-a72" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "variant", "revision"), [("cortex-a72", "0xd08", 0, 3), ("cortex-a76", "0xd0b", 4, 1)]
+)
+def test_linux_says_which_core_it_is(
+    name: str, part: str, variant: int, revision: int, tmp_path: Path
+) -> None:
+    """Part numbers: the cores' technical reference manuals, MIDR_EL1."""
+    lay_out(system_module.System(tmp_path, "3.11", 36), open_cpu(name), tmp_path)
+    first, *others = (tmp_path / "proc" / "cpuinfo").read_text().split("\n\n")
+    fields = dict(re.split(r"\s*: ", line) for line in first.splitlines())
+    assert fields["CPU implementer"] == "0x41"
+    assert fields["CPU part"] == part
+    assert (int(fields["CPU variant"], 16), int(fields["CPU revision"])) == (variant, revision)
+    assert ("asimddp" in fields["Features"].split()) == (name == "cortex-a76")
+    assert len(others) == 3
