@@ -43,7 +43,7 @@ NETWORKS: tuple[tuple[str, float, dict[str, Any], float], ...] = (
     (
         "mobilenet_v1_cifar",
         1.0,
-        {"epochs": 42, "batch": 64, "learning_rate": 0.2, "label_smoothing": 0.0, "ema_steps": 400},
+        {"epochs": 36, "batch": 64, "learning_rate": 0.2, "label_smoothing": 0.0, "ema_steps": 400},
         92.0,
     ),
 )
