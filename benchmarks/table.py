@@ -173,13 +173,14 @@ def trained(result: Result) -> str:
                 f"{network['asked_percent']:g}",
                 f"{network['bytes'] / 1e6:.2f}",
                 str(recipe["epochs"]),
+                str(recipe["batch"]),
                 f"{recipe['learning_rate']:g}",
                 f"{recipe['label_smoothing']:g}",
                 f"{network['seconds'] / 60:.0f}",
             ]
         )
-    header = ("network", "top-1 %", "95 % interval", "goal %", "MB", "epochs", "peak rate", "smoothing")
-    return _table((*header, "minutes"), rows, result)
+    header = ("network", "top-1 %", "95 % interval", "goal %", "MB", "epochs", "batch", "peak rate")
+    return _table((*header, "smoothing", "minutes"), rows, result)
 
 
 def transfer(result: Result) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from edgecnn.graph.graph import Graph
 from edgecnn.graph.operators import FLOAT_ISLANDS, Operand, Operator, is_depthwise, operators
 from edgecnn.graph.reference import load_reference
+from edgecnn.quantize.balance import streams
 from edgecnn.sqnr import decibel
 
 _FORMS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -60,23 +61,23 @@ class Layer:
 def measure_layers(graph: Graph, qdq: Graph, images: Sequence[np.ndarray]) -> tuple[Layer, ...]:
     """Every layer of an int8 or mixed graph that the float graph has too, in execution order.
 
-    Channels in front of a depthwise convolution, which equalisation has scaled
-    (``edgecnn.quantize.equalize``), are scaled back, each by the factor that brings it nearest to the float
-    graph's; their range is that of the scaled channels.
+    Channels that quantisation may have scaled (``edgecnn.quantize.equalize``, ``edgecnn.quantize.balance``)
+    are scaled back, each by the factor that brings it nearest to the float graph's; their range is that of
+    the scaled channels.
 
     Args:
         graph: the canonical fp32 graph.
         qdq: the graph in which some or all layers are int8.
         images: inputs (1, C, H, W), at least one.
     """
-    equalized = _equalized(graph)
+    scaled = _scaled(graph)
     bounds = {op.outputs[0].name: op.activation or (-math.inf, math.inf) for op in operators(graph)}
     layers = {
         op.outputs[0].name: op
         for op in operators(qdq)
         if op.op_type not in _FORMS and op.outputs[0].name in bounds
     }
-    tallies = {name: _Tally(op.outputs[0], bounds[name], name in equalized) for name, op in layers.items()}
+    tallies = {name: _Tally(op.outputs[0], bounds[name], name in scaled) for name, op in layers.items()}
     for names in _in_turns(layers):
         _fill({name: tallies[name] for name in names}, graph, qdq, images)
     found: dict[str, Layer] = {}
@@ -121,10 +122,11 @@ def _fill(tallies: Mapping[str, _Tally], graph: Graph, qdq: Graph, images: Seque
             tally.add(exact[i], values[i], values[len(tallies) + i])
 
 
-def _equalized(graph: Graph) -> frozenset[str]:
-    """The tensors that a depthwise convolution reads."""
+def _scaled(graph: Graph) -> frozenset[str]:
+    """The tensors that a depthwise convolution reads, and those of linear streams."""
     read = (node.inputs[0] for node in graph.model.graph if is_depthwise(node))
-    return frozenset(str(value.name) for value in read if value is not None)
+    linear = (value for stream in streams(graph) for value in stream.tensors)
+    return frozenset(str(value.name) for value in (*read, *linear) if value is not None)
 
 
 def _form(op: Operator) -> Literal["int8", "int8, 7-bit weights", "float"]:

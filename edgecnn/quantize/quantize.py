@@ -15,6 +15,7 @@ from edgecnn.graph.graph import Graph
 from edgecnn.graph.reference import Runner, load_reference
 from edgecnn.progress import Progress, silent
 from edgecnn.quantize.average import average_pools_as_convs
+from edgecnn.quantize.balance import balance
 from edgecnn.quantize.biases import correct_biases
 from edgecnn.quantize.depthwise import batch_norms_as_convs
 from edgecnn.quantize.equalize import Equalized, equalize, pairs
@@ -71,7 +72,8 @@ class Prepared:
     graph: Graph = field(repr=False)
     """The float graph as it was given."""
     convs: Graph = field(repr=False)
-    """The same with AveragePool and BatchNormalization as convolutions; its weights are not rounded."""
+    """The same with AveragePool and BatchNormalization as convolutions and with balanced channels; its
+    weights are not rounded."""
     statistics: Statistics = field(repr=False)
     """What the tensors of ``convs`` hold on the calibration images."""
     scheme: Scheme
@@ -136,7 +138,7 @@ def prepare(graph: Graph, images: Images, progress: Progress = silent, scheme: S
 
     Args:
         graph: the float graph; it stays as it is.
-        images: calibration images (1, C, H, W), iterated once and read a few at a time.
+        images: calibration images (1, C, H, W), read a few at a time; the first 16 twice.
         progress: called with a description, the images done and the total.
         scheme: how weights and activations become int8.
 
@@ -144,7 +146,7 @@ def prepare(graph: Graph, images: Images, progress: Progress = silent, scheme: S
         ConversionError: an operator that has no int8 form, or a tensor that is not finite.
         DataError: an image that cannot be read, or none.
     """
-    convs = batch_norms_as_convs(average_pools_as_convs(graph))
+    convs = balance(batch_norms_as_convs(average_pools_as_convs(graph)), images)
     every = max(_EVERY, -(-len(images) // _JUDGED))
     aside = range(0, len(images), every if len(images) >= _EVERY else 1)
     collected = collect(convs, images, progress, aside)
