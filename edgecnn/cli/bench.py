@@ -236,7 +236,7 @@ def _print_measurement(measurement: Measurement) -> None:
 
     m = measurement
     click.secho(f"{m.variant} {m.target} {m.precision}", bold=True)
-    runs = f"{len(m.samples_ms)} runs"
+    runs = f"{len(m.samples_ms)} {'blocks of runs' if 'benchmark_model' in m.options else 'runs'}"
     if m.steady:
         low, high = m.p50_interval_ms or (m.p50_ms, m.p50_ms)
         click.echo(

@@ -15,7 +15,7 @@ from edgecnn.cli.console import json_option, print_json, progress_bar
 @click.option("--cpu", required=True, metavar="cortex-a72|cortex-a76", help="The core that is emulated.")
 @json_option
 def count(bundle: Path, cpu: str, as_json: bool) -> None:
-    """Count the instructions of one inference on an Arm core, which QEMU emulates: no board is needed.
+    """Count the instructions of one inference on an Arm core that QEMU emulates, so that no board is needed.
 
     The count repeats to 1e-4 on any machine, so that a change can be held against it. It is no time: a core
     takes longer for some instructions than for others, and for the memory that they wait for.

@@ -163,7 +163,11 @@ class PhoneRun:
         timed = [report.timed for _, report in self._blocks]
         first = self._warmup[0]
         cores = list(facts.top_mhz) if self._cores is None else self._cores
+        # The program names no version.
+        status, said = self._shell.run("sha256sum", self._program)
+        sha256 = said.split()[0] if status == 0 and said else None
         result = {
+            "runtime_version": f"benchmark_model {sha256[:12]}" if sha256 else "benchmark_model",
             "load_ms": first.load_ms,
             "first_ms": first.warmup.first_ms,
             "warmup_ms": [report.timed.typical_ms for report in self._warmup],
@@ -184,10 +188,8 @@ class PhoneRun:
         }
         here = Path(self._here.name)
         (here / "result.json").write_text(json.dumps(result), encoding="utf-8")
-        status, said = self._shell.run("sha256sum", self._program)
         program = {
-            # It names no version.
-            "sha256": said.split()[0] if status == 0 and said else None,
+            "sha256": sha256,
             "sample": "mean of a block" if timed[0].median_ms is None else "median of a block",
             "delegates": list(first.delegates),
             "memory_mb": first.memory_mb,

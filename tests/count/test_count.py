@@ -7,12 +7,15 @@ import json
 import os
 import re
 import shutil
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -27,9 +30,12 @@ from edgecnn.count.system import fetch_system, lay_out, open_cpu
 from edgecnn.count.wheels import fetch_runtime
 from edgecnn.data.calibration import calibration_images
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, OutputError
+from edgecnn.fetch.cache import data_dir
 from edgecnn.progress import silent
 
 REPEATS_TO = 1e-4
+# Of a busy machine.
+PATIENCE_S = 60
 
 
 def lacking(*programs: str) -> str:
@@ -81,6 +87,17 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+T = TypeVar("T")
+
+
+def wait_for(look: Callable[[], T | None]) -> T:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
 def one_clear_line(error: EdgeCNNError) -> str:
     assert "\n" not in str(error)
     return str(error)
@@ -125,7 +142,7 @@ def test_the_core_is_the_one_asked_for(emulated: None, tmp_path: Path) -> None:
 def test_the_command_prints_what_was_counted(counted: Count, bundle: Path) -> None:
     done = CliRunner().invoke(command, [str(bundle), "--cpu", "cortex-a72"])
     assert done.exit_code == 0
-    assert f"{counted.instructions / 1e6:,.2f}" in done.stdout
+    assert f"{counted.instructions / 1e6:,.3f} M" in done.stdout
     assert "instructions per inference" in done.stdout
     assert counted.qemu in done.stdout
     assert " ms" not in done.stdout
@@ -160,6 +177,51 @@ def test_a_crash_names_its_signal(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     with pytest.raises(DeviceError, match="was ended by SIGSEGV: the last words"):
         count(bundle, "cortex-a72")
+
+
+@needs_qemu
+@pytest.mark.network
+def test_a_guest_that_hangs_is_given_up(
+    emulated: None, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("qemu-aarch64")
+    script = f'case "$1" in -version|-help) exec {real} "$1";; esac; echo $$ > {tmp_path}/pid; exec sleep 60'
+    program(tmp_path / "bin", "qemu-aarch64", script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr("edgecnn.count.count._SILENT_S", 0.5)
+    with pytest.raises(DeviceError, match=r"has reported nothing for 0\.5 s"):
+        count(bundle, "cortex-a72")
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@needs_qemu
+@pytest.mark.network
+def test_a_guest_ends_with_the_one_who_asked(emulated: None, bundle: Path) -> None:
+    endless = f"import edgecnn.count.count as c; c._RUNS = 10**6; c.count({str(bundle)!r}, 'cortex-a72')"
+    asker = psutil.Popen([sys.executable, "-c", endless])
+    try:
+        guest = wait_for(lambda: next((p for p in asker.children() if "qemu" in p.name()), None))
+        counts = Path(guest.cwd()) / "counts"
+        wait_for(lambda: counts.exists() and counts.stat().st_size > 1000)
+    finally:
+        asker.kill()
+        asker.wait()
+    try:
+        guest.wait(timeout=PATIENCE_S)
+    finally:
+        shutil.rmtree(counts.parent)
+
+
+@needs_qemu
+@pytest.mark.network
+def test_a_cache_with_a_comma_in_its_path(
+    counted: Count, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU's options are split at commas."""
+    (tmp_path / "one, two").mkdir()
+    (tmp_path / "one, two" / "count").symlink_to(data_dir().with_name("count"))
+    monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "one, two"))
+    assert count(bundle, "cortex-a72").instructions == pytest.approx(counted.instructions, rel=REPEATS_TO)
 
 
 @needs_compiler

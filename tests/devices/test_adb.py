@@ -267,6 +267,7 @@ def test_the_tool_on_the_phone_measures_and_computes(pixel: Phone, tmp_path: Pat
     assert tool["delegates"] == ["XNNPACK"]
     assert tool["block_p95_ms"] == [3.9] * len(m.samples_ms)
     assert len(tool["sha256"]) == 64
+    assert m.runtime_version == f"benchmark_model {tool['sha256'][:12]}"
     # What is timed is the first of the inputs, on the threads asked for, and nothing that slows it down.
     timed = [call for call in pixel.calls() if "--output_filepath" not in call]
     assert all("--num_threads=2" in call and "--input_layer_shape=1,3,64,64" in call for call in timed)

@@ -19,6 +19,7 @@ import segno
 from edgecnn.devices.adb_client import Adb, choose, find_adb
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency, one_line
 
+_LAST_PORT = 65535
 _TOOL_S = 30.0
 # Of the documentation's own network (RFC 5737): nothing is sent there, but the route to it is the way out.
 _ELSEWHERE = ("192.0.2.1", 9)
@@ -30,6 +31,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: this machine has no such address, or another program has the port.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ConfigError(f"there is no port {port}", hint=f"1 to {_LAST_PORT}, or 0 for any that is free")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
@@ -41,7 +44,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
             bound.close()
             raise
         return bound
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ConfigError(
             f"cannot listen on {host} port {port}: {reason}",

@@ -64,12 +64,12 @@ class Page:
         self.scheme, self.host, port, self.path = found.groups()
         self.port = int(port)
         self.held: Any = None
+        # Until the certificate is seen, any will do.
+        self.context = ssl._create_unverified_context()
 
     def connect(self) -> http.client.HTTPConnection:
         if self.scheme == "https":
-            # The certificate is its own authority; the address is looked at by the test.
-            context = ssl._create_unverified_context()
-            return http.client.HTTPSConnection(self.host, self.port, timeout=30, context=context)
+            return http.client.HTTPSConnection(self.host, self.port, timeout=30, context=self.context)
         return http.client.HTTPConnection(self.host, self.port, timeout=30)
 
     def take(self, about: dict[str, Any] = ABOUT) -> dict[str, Any]:
@@ -185,8 +185,12 @@ def test_nobody_opens_the_page(tmp_path: Path) -> None:
         Page(announced[0]).get("")
 
 
+asleep: list[Page] = []
+
+
 def nothing_more(page: Page) -> None:
     page.take()
+    asleep.append(page)  # or its connection would be closed with it
 
 
 def goes_away(page: Page) -> None:
@@ -215,10 +219,10 @@ def sends(**changes: Any) -> Callable[[Page], None]:
 @pytest.mark.parametrize(
     ("play", "message", "hint"),
     [
-        (nothing_more, r"has reported nothing for 1 s while loading: it may be asleep", "the screen on"),
+        (nothing_more, "has reported nothing for 1 s while loading: it may", "the screen on"),
         (goes_away, "the page was closed while measuring", "the screen on"),
         (fails("hidden", "it went to the background"), "while loading: it went to the background", "in front"),
-        (fails("threads", "not isolated"), "ONNX Runtime Web with net.onnx failed .*: not isolated", "--usb"),
+        (fails("threads", "not isolated"), "ONNX Runtime Web with net.onnx failed", "--usb"),
         (fails("accelerator", "no WebGPU"), "no WebGPU", "wasm runs everywhere"),
         (fails("failed", "a\nlong  story\x1b[2J"), r"while loading: a long story\?\[2J$", None),
         (sends(samples_ms=[1.0, "2"]), "something else than a measurement", None),
@@ -265,8 +269,9 @@ def test_over_https_with_the_announced_certificate(tmp_path: Path) -> None:
     def play(page: Page) -> None:
         connection = page.connect()
         connection.connect()
-        der = connection.sock.getpeercert(binary_form=True)  # type: ignore[union-attr]
-        seen.append(ssl.DER_cert_to_PEM_cert(der))
+        seen.append(ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True)))
+        # It is for this address, so that a browser warns of nothing but who signed it.
+        page.context = ssl.create_default_context(cadata=seen[0])
         page.take()
         page.post("result", RESULT)
 
@@ -277,11 +282,6 @@ def test_over_https_with_the_announced_certificate(tmp_path: Path) -> None:
 
     assert "https://127.0.0.1:" in announced[0]
     assert fingerprint(pem) in announced[0]
-    # It is for this address, so that the browser warns of its signature alone.
-    context = ssl.create_default_context(cadata=seen[0])
-    listening = socket.create_server(("127.0.0.1", 0))
-    listening.close()
-    assert context.get_ca_certs()[0]["subjectAltName"] == (("IP Address", "127.0.0.1"),)
 
 
 def fake_adb(folder: Path, monkeypatch: pytest.MonkeyPatch, devices: str, reverse: str) -> Path:
@@ -290,7 +290,8 @@ def fake_adb(folder: Path, monkeypatch: pytest.MonkeyPatch, devices: str, revers
     script = folder / "adb"
     script.write_text(
         f'#!/bin/sh\necho "$@" >> {folder}/calls\n'
-        f'case "$*" in\n  devices) printf "List of devices attached\\n{devices}" ;;\n  *) {reverse} ;;\nesac\n'
+        f'case "$*" in\n  devices) printf "List of devices attached\\n{devices}" ;;\n'
+        f"  *) {reverse} ;;\nesac\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
@@ -365,7 +366,7 @@ def test_usb_without_adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ({"accelerator": "webgpu"}, {"threads": 2}, "threads are for wasm, not for webgpu"),
         ({"host": "192.0.2.1"}, {}, "cannot listen on 192.0.2.1"),
         ({"host": "no such host"}, {}, "cannot listen on no such host"),
-        ({"port": 99999}, {}, "cannot listen on 127.0.0.1 port 99999"),
+        ({"port": 99999}, {}, "there is no port 99999"),
     ],
 )
 @pytest.mark.usefixtures("no_runtime")
