@@ -15,6 +15,7 @@ import click
 
 from edgecnn.cli import interrupt
 from edgecnn.cli.bench import bench
+from edgecnn.cli.count import count
 from edgecnn.cli.devices import devices
 from edgecnn.cli.doctor import doctor
 from edgecnn.cli.eval import evaluate
@@ -53,6 +54,7 @@ def cli() -> None:
     edgecnn export mobilenet --target tflite                    a checked TFLite file with its weights
     edgecnn export mobilenet --target tflite --precision int8   quantised to int8
     edgecnn bench mobilenet_v2-1.0-224-tflite-int8              its latency, with its spread
+    edgecnn count mobilenet_v2-1.0-224-tflite-int8 --cpu cortex-a72  its instructions, no board needed
     edgecnn eval mobilenet_v2-1.0-224-tflite-int8 --data photos/  its accuracy, with its interval
     edgecnn train mobilenet --data photos/ --from imagenet      weights for classes of your own
     edgecnn inspect mobilenet                                   its arithmetic, parameters and memory
@@ -69,7 +71,7 @@ def cli() -> None:
     """
 
 
-for command in (export, train, evaluate, bench, inspect, zoo, targets, devices, doctor):
+for command in (export, train, evaluate, bench, count, inspect, zoo, targets, devices, doctor):
     cli.add_command(command)
 
 

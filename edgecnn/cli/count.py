@@ -17,8 +17,8 @@ from edgecnn.cli.console import json_option, print_json, progress_bar
 def count(bundle: Path, cpu: str, as_json: bool) -> None:
     """Count the instructions of one inference on an Arm core that QEMU emulates, so that no board is needed.
 
-    The count repeats to 1e-4 on any machine, so that a change can be held against it. It is no time: a core
-    takes longer for some instructions than for others, and for the memory that they wait for.
+    The count repeats to 1e-4 however busy the machine is, so that a change can be held against it. It is no
+    time: a core takes longer for some instructions than for others, and waits for memory.
 
     \b
     edgecnn count mobilenet_v2-1.0-224-tflite-int8 --cpu cortex-a72

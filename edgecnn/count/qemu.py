@@ -19,7 +19,7 @@ from edgecnn.progress import Progress
 _PROGRAM = "qemu-aarch64"
 _TIMEOUT_S = 60
 _COMPILER = "apt-get install gcc libc6-dev"
-_DYNAMIC = "Debian 12 and Ubuntu have one that can: apt-get install qemu-user"
+_DYNAMIC = "Debian 12 and Ubuntu 24.04 have one that can: apt-get install qemu-user"
 # QEMU 9 refuses plug-ins made for interfaces before its own second version, earlier ones know only the first.
 _SECOND_INTERFACE = 9
 

@@ -226,7 +226,10 @@ class _Session:
             named = {"event": event["event"], **event}
         except (ValueError, TypeError, KeyError) as error:
             shown = line.decode(errors="replace").strip()[:80]
-            raise DeviceError(f"{self._about()} reported '{shown}', which is no event") from error
+            hint = "what the shell there starts with, such as ~/.bashrc, must print nothing"
+            raise DeviceError(
+                f"{self._about()} reported '{shown}', which is no event", hint=None if self._heard else hint
+            ) from error
         self._heard = True
         return named
 
@@ -248,7 +251,7 @@ class _Session:
         except subprocess.TimeoutExpired:
             return DeviceError(f"{self._about()} closed its output without a result while {self._doing}")
         said = (self._folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
-        if not self._heard and (refusal := self._device.refusal(status, said)) is not None:
+        if (refusal := self._device.refusal(status, said)) is not None:
             return refusal
         last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "no message")
         return DeviceError(f"{self._about()} {ending(status)} while {self._doing}: {last}")
@@ -256,6 +259,8 @@ class _Session:
 
 def ending(status: int) -> str:
     """How a process ended, in words, from its exit status or, below 0, its signal."""
+    if 128 < status < 160:  # as shells and the receiver pass a signal on
+        status = 128 - status
     if status >= 0:
         return f"exited with status {status} and no result"
     try:

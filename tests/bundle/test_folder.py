@@ -19,8 +19,8 @@ from edgecnn.bundle.write import read_manifest
 from edgecnn.errors import ConfigError, OutputError
 
 MANIFEST = {
-    "variant": "v", "target": "t", "runtime": "tflite", "options": {}, "precision": "fp32", "model_file": "m",
-    "companion_files": [], "macs": 1, "params": 1, "weights": {}, "output": {}, "command": [],
+    "variant": "v", "target": "t", "runtime": "tflite", "device": "local", "options": {}, "precision": "fp32",
+    "model_file": "m", "companion_files": [], "macs": 1, "params": 1, "weights": {}, "output": {}, "command": [],
     "files": {"m": {"sha256": "00"}},
 }  # fmt: skip
 

@@ -32,7 +32,7 @@ _LIBRARIES = ("starlette", "uvicorn", "segno")
 # Beyond the timed runs: loading over a slow network, warming up, the outputs of many inputs.
 _MORE_S = 1800.0
 # What the page tells of the run that is no field of a measurement.
-_TOLD = ("timer_resolution_ms", "runs_per_sample", "fully_accelerated")
+_TOLD = ("timer_resolution_ms", "runs_per_sample", "fully_accelerated", "relaxed_simd")
 
 
 class BrowserDevice(Device):
@@ -95,7 +95,8 @@ class BrowserDevice(Device):
         The measurement's ``device`` names the browser and its system, its ``runtime`` what ran in the page.
         Its ``options`` tell ``accelerator``, ``isolated``, ``user_agent``, ``timer_resolution_ms`` and
         ``runs_per_sample`` (more than 1 where a run is too short for the page's clock: a sample is then the
-        mean of so many), and, where the browser says, ``device_model`` and ``fully_accelerated``.
+        mean of so many), and, where browser and runtime say, ``device_model``, ``fully_accelerated`` (whether
+        all operators run on the accelerator) and ``relaxed_simd`` (without which LiteRT.js is slower).
 
         Raises:
             ConfigError: no such model file, a runtime that no browser has, options for another runtime,

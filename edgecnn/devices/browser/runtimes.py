@@ -17,6 +17,7 @@ from edgecnn.fetch.cache import data_dir, has_sha256, work_folder
 from edgecnn.fetch.published import Archive, FetchError
 from edgecnn.progress import Progress, silent
 
+_REGISTRY = "https://registry.npmjs.org"
 # The folder that npm puts every member of a package in.
 _TOP = "package/"
 
@@ -41,7 +42,7 @@ class Package:
         """Where it is had: by npm, where that is installed, from the registry that it is set to; else from
         the public one."""
         base = self.name.rpartition("/")[2]
-        url = f"https://registry.npmjs.org/{self.name}/-/{base}-{self.version}.tgz"
+        url = f"{_REGISTRY}/{self.name}/-/{base}-{self.version}.tgz"
         by_npm = (Archive("npm", self.name, self.version, self.sha256),) if shutil.which("npm") else ()
         return (*by_npm, Archive("url", url, None, self.sha256))
 

