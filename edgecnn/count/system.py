@@ -16,6 +16,7 @@ from edgecnn.count.process import last_words, run
 from edgecnn.errors import ConfigError, MissingDependency, one_line
 from edgecnn.fetch.published import FetchError, PublishedFile
 from edgecnn.fetch.url import download_url
+from edgecnn.fetch.wheels import Platform
 from edgecnn.progress import Progress
 from edgecnn.target import did_you_mean
 
@@ -29,15 +30,13 @@ class System:
 
     folder: Path
     """Where it lies, as it would below ``/``."""
-    python: str
-    """Version of its Python, without the patch level: ``3.11``."""
-    glibc_minor: int
-    """Of glibc 2."""
+    platform: Platform
+    """Which wheels fit it."""
 
     @property
     def interpreter(self) -> Path:
         """Its Python."""
-        return self.folder / "usr" / "bin" / f"python{self.python}"
+        return self.folder / "usr" / "bin" / f"python{self.platform.python}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ def fetch_system(progress: Progress) -> System:
             if run([unpacker, "-x", str(archive), str(folder)], log, lambda: None) != 0:
                 raise MissingDependency(f"{archive.name} cannot be unpacked: {last_words(log)}")
 
-    return System(kept_folder(f"system-{digest[:12]}", make), known["python"], known["glibc_minor"])
+    platform = Platform(known["python"], "aarch64", known["glibc_minor"])
+    return System(kept_folder(f"system-{digest[:12]}", make), platform)
 
 
 def lay_out(system: System, cpu: Cpu, root: Path) -> None:

@@ -6,11 +6,9 @@ emulation, since unpacking runs nothing. They go over in one archive.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -19,16 +17,15 @@ from typing import Any
 
 from edgecnn.agent.runtimes import RUNTIMES
 from edgecnn.devices.remote import PACKAGES, RemoteDevice, archive, python
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, one_line
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, one_line
+from edgecnn.fetch.published import FetchError
+from edgecnn.fetch.wheels import NoWheels, Platform, unpack_wheels
 from edgecnn.progress import Progress, silent
 from edgecnn.target import did_you_mean
 
 _ASK_S = 60.0
 # Slow cards take a minute to write what has already arrived.
 _UNPACK_S = 300.0
-
-# manylinux2014 is 2_17, the oldest that wheels are still made for (PEP 600).
-_OLDEST_GLIBC_MINOR = 17
 
 # The last release, and the only one with wheels for 32-bit ARM (for Python 3.11); built against numpy 1.
 _TFLITE_RUNTIME = "tflite-runtime==2.14.0"
@@ -79,17 +76,13 @@ sys.exit("; ".join(reasons))
 class Board:
     """What decides which wheels fit."""
 
-    python: str
-    """``3.11``."""
-    machine: str
-    """As in the tags of wheels, such as ``aarch64``."""
-    glibc_minor: int
-    """Of glibc 2."""
+    platform: Platform
+    """Python, machine and glibc."""
     numpy: str | None
     """Version of the system's own, None where there is none."""
 
     def __str__(self) -> str:
-        return f"Python {self.python} on {self.machine} with glibc 2.{self.glibc_minor}"
+        return str(self.platform)
 
 
 def setup(device: RemoteDevice, runtime: str, progress: Progress = silent) -> None:
@@ -104,8 +97,6 @@ def setup(device: RemoteDevice, runtime: str, progress: Progress = silent) -> No
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"unknown runtime '{runtime}'", hint=did_you_mean(runtime, sorted(RUNTIMES)))
-    if importlib.util.find_spec("pip") is None:
-        raise MissingDependency("there is no pip here to fetch wheels with", hint="python -m ensurepip")
     progress(f"asking {device.name}", 0, None)
     board = _board(device)
     with tempfile.TemporaryDirectory(prefix="edgecnn-setup-", ignore_cleanup_errors=True) as folder:
@@ -158,7 +149,7 @@ def _board(device: RemoteDevice) -> Board:
     machine = answer["machine"]
     if answer["bits"] == 32:
         machine = _MACHINE_OF_32_BITS.get(machine, machine)
-    return Board(answer["python"], machine, int(glibc.group(1)), answer["numpy"])
+    return Board(Platform(answer["python"], machine, int(glibc.group(1))), answer["numpy"])
 
 
 def _fetch(runtime: str, board: Board, folder: Path) -> dict[str, Path]:
@@ -180,38 +171,23 @@ def _fetch(runtime: str, board: Board, folder: Path) -> dict[str, Path]:
             }
     names = " or ".join(dict.fromkeys(re.split("[=<]", choice[-1])[0] for choice in choices))
     hint = "a 64-bit system with another Python may have them; or install the runtime there by hand"
-    if runtime == "tflite" and board.machine == "armv7l" and board.numpy is None:
+    if runtime == "tflite" and board.platform.machine == "armv7l" and board.numpy is None:
         hint = "with the system's numpy there may be some: sudo apt-get install python3-numpy there"
     raise DeviceError(f"there are no wheels of numpy and {names} for {board}", hint=hint)
 
 
 def _install(wanted: list[str], board: Board, folder: Path) -> bool:
     """Let pip unpack wheels for that board here; False where none fit."""
-    minors = range(board.glibc_minor, _OLDEST_GLIBC_MINOR - 1, -1)
-    tags = [f"manylinux_2_{minor}_{board.machine}" for minor in minors] + [f"manylinux2014_{board.machine}"]
-    command = [
-        # -P: a pip.py in this directory is not pip.
-        *(sys.executable, "-P", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--no-input", "--no-compile", "--retries=3", "--only-binary=:all:", "--implementation=cp"),
-        *("--target", str(folder), "--python-version", board.python),
-        *(f"--platform={tag}" for tag in tags),
-        *wanted,
-    ]
-    reply = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
-    if reply.returncode == 0:
-        return True
-    # pip says of an index that it cannot reach, too, that it has no matching distribution.
-    unreachable = "connection broken by" in reply.stderr
-    if not unreachable and re.search("No matching distribution|ResolutionImpossible", reply.stderr):
+    try:
+        unpack_wheels(wanted, board.platform, folder)
+    except NoWheels:
         return False
-    last = (reply.stderr.strip() or "no message").split("\n")[-1]
-    reason = "the package index cannot be reached" if unreachable else one_line(last)
-    raise DeviceError(
-        f"pip cannot fetch {wanted[-1]}: {reason}",
-        hint="setup needs the package index here, not on the board; PIP_INDEX_URL names a mirror",
-    )
+    except FetchError as error:
+        raise DeviceError(
+            f"pip cannot fetch {wanted[-1]}: {error}",
+            hint="setup needs the package index here, not on the board; PIP_INDEX_URL names a mirror",
+        ) from error
+    return True
 
 
 def _send(device: RemoteDevice, place: str, files: dict[str, Path], progress: Progress) -> None:

@@ -31,6 +31,7 @@ from edgecnn.count.wheels import fetch_runtime
 from edgecnn.data.calibration import calibration_images
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, OutputError
 from edgecnn.fetch.cache import data_dir
+from edgecnn.fetch.wheels import Platform
 from edgecnn.progress import silent
 
 REPEATS_TO = 1e-4
@@ -337,7 +338,7 @@ def test_a_runtime_that_is_not_installed(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgecnn.count.wheels.version_of", lambda package: None)
-    system = system_module.System(tmp_path, "3.11", 36)
+    system = system_module.System(tmp_path, Platform("3.11", "aarch64", 36))
     with pytest.raises(MissingDependency, match="ai-edge-litert is not installed") as caught:
         fetch_runtime("tflite", system, silent)
     assert caught.value.hint == "pip install ai-edge-litert"
@@ -353,7 +354,7 @@ def test_wheels_that_cannot_be_had(
         ("PIP_CONFIG_FILE", "/dev/null"),
     ):
         monkeypatch.setenv(name, value)
-    system = system_module.System(tmp_path, "3.11", 36)
+    system = system_module.System(tmp_path, Platform("3.11", "aarch64", 36))
     with pytest.raises(MissingDependency, match=r"ai-edge-litert .* for arm64 cannot be fetched") as caught:
         fetch_runtime("tflite", system, silent)
     one_clear_line(caught.value)
@@ -373,7 +374,7 @@ def test_linux_says_which_core_it_is(
     name: str, part: str, variant: int, revision: int, tmp_path: Path
 ) -> None:
     """Part numbers: the cores' technical reference manuals, MIDR_EL1."""
-    lay_out(system_module.System(tmp_path, "3.11", 36), open_cpu(name), tmp_path)
+    lay_out(system_module.System(tmp_path, Platform("3.11", "aarch64", 36)), open_cpu(name), tmp_path)
     first, *others = (tmp_path / "proc" / "cpuinfo").read_text().split("\n\n")
     fields = dict(re.split(r"\s*: ", line) for line in first.splitlines())
     assert fields["CPU implementer"] == "0x41"

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgecnn.devices.setup import Board as Wanted
 from edgecnn.devices.setup import setup
 from edgecnn.devices.ssh import SshDevice
 from edgecnn.errors import ConfigError, DeviceError
+from edgecnn.fetch.wheels import Platform
 from tests.devices.sshd import Board, needs_sshd, running
 
 pytest.importorskip("pip")
@@ -221,4 +221,4 @@ def test_requests_that_cannot_be(board: Board, wheels: Path) -> None:
 
 
 def test_a_board_is_named_by_what_decides() -> None:
-    assert str(Wanted("3.11", "armv7l", 36, None)) == "Python 3.11 on armv7l with glibc 2.36"
+    assert str(Platform("3.11", "armv7l", 36)) == "Python 3.11 on armv7l with glibc 2.36"
