@@ -20,8 +20,8 @@ from edgecnn.errors import ConfigError, OutputError
 
 MANIFEST = {
     "variant": "v", "target": "t", "runtime": "tflite", "device": "local", "options": {}, "precision": "fp32",
-    "model_file": "m", "companion_files": [], "macs": 1, "params": 1, "weights": {}, "output": {}, "command": [],
-    "files": {"m": {"sha256": "00"}},
+    "model_file": "m", "companion_files": [], "macs": 1, "params": 1, "weights": {}, "output": {},
+    "command": [], "files": {"m": {"sha256": "00"}},
 }  # fmt: skip
 
 

@@ -428,6 +428,16 @@ def test_on_all_addresses_the_announced_one_leads_here(tmp_path: Path) -> None:
     assert "0.0.0.0" not in host
 
 
+def test_what_it_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path))
+    probe = BrowserDevice().probe()
+    assert probe.runtimes == {"LiteRT.js": None, "ONNX Runtime Web": None}
+    assert probe.notes == (
+        "LiteRT.js is fetched when it is first needed",
+        "ONNX Runtime Web is fetched when it is first needed",
+    )
+
+
 CHROME = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36"
 )
