@@ -289,7 +289,11 @@ class _Search:
         return [step for step in steps if step.layers]
 
     def _least(self, steps: Sequence[Step]) -> list[Step]:
-        """The shortest part of the order that holds the budget; empty where only the whole of it would."""
+        """The shortest part of the order that holds the budget; empty where only the whole of it would.
+
+        On few images an answer or two decide, and a longer part may fail where a shorter one holds: then
+        every part is judged, the shortest first.
+        """
         fails, holds = 0, len(steps)
         while holds - fails > 1:
             middle = (fails + holds) // 2
@@ -297,7 +301,12 @@ class _Search:
                 fails = middle
             else:
                 holds = middle
-        return [] if holds == len(steps) else list(steps[:holds])
+        if holds < len(steps):
+            return list(steps[:holds])
+        for count in range(1, len(steps)):
+            if not self._excess(self._judged(steps[:count])):
+                return list(steps[:count])
+        return []
 
     def _take_back(self, chosen: Sequence[Step]) -> None:
         """Judge the chosen steps without one of them, the costliest first, and without all that were not

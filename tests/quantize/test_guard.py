@@ -109,6 +109,25 @@ def test_layers_are_returned_until_the_budget_holds(prepared: Prepared, tmp_path
     ]
 
 
+def test_a_longer_part_may_fail_where_a_shorter_one_holds(prepared: Prepared, tmp_path: Path) -> None:
+    """As on few images, where one answer decides."""
+    budget = Budget(min_agreement=0.99)
+    plain = guarded(prepared, tmp_path / "plain", budget)
+    most = len(quantized(plain.graph))
+
+    def worse_beyond_that(graph: Graph) -> Runner:
+        run = load_fused(graph)
+        return run if len(quantized(graph)) >= most else lambda x: [-output for output in run(x)]
+
+    found = guarded(prepared, tmp_path / "worse", budget, load=worse_beyond_that)
+    assert found.met
+    assert found.scheme == plain.scheme
+
+
+def quantized(graph: Graph) -> list[str]:
+    return [str(node.name) for node in graph.model.graph if node.op_type == "QuantizeLinear"]
+
+
 def test_none_of_the_layers_can_be_taken_back(prepared: Prepared, tmp_path: Path) -> None:
     budget = Budget(min_agreement=0.99)
     found = guarded(prepared, tmp_path, budget)
