@@ -14,7 +14,7 @@ FORMS = {
     "local": "this machine",
     "ssh:[USER@]HOST[:PORT]": "a board that ssh reaches",
     "adb[:SERIAL]": "a phone that adb reaches",
-    "browser": "whatever opens the page",
+    "browser[:webgpu|webnn]": "whatever opens the page",
 }
 """What can be written, and what it means."""
 
@@ -68,10 +68,11 @@ def open_device(text: str, settings: Settings = Settings()) -> Device:
         from edgecnn.devices.adb import AdbDevice
 
         return AdbDevice(rest or None, benchmark_binary=settings.benchmark_binary)
-    if text == "browser":
+    if kind == "browser" and text != "browser:":
         from edgecnn.devices.browser.device import LOOPBACK, BrowserDevice
 
         return BrowserDevice(
+            rest or "wasm",
             host=settings.host or LOOPBACK,
             port=settings.port,
             usb=settings.usb,
