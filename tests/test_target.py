@@ -90,7 +90,7 @@ def test_unknown_names_hear_the_nearest() -> None:
     assert str(caught.value.hint).startswith("did you mean onnxruntime?")
     with pytest.raises(ConfigError, match="unknown target 'zzz'") as caught:
         load_target("zzz")
-    assert "known: onnxruntime, openvino, tflite" in str(caught.value.hint)
+    assert "known: onnxruntime, openvino, phone-browser" in str(caught.value.hint)
     with pytest.raises(ConfigError, match=r"unknown target '\.\./tflite'"):
         load_target("../tflite")
 
