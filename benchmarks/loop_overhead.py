@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+import table
 from results import argument_parser, machine, say, write
 
 from edgecnn.agent.loop import timed_runs, warm_up
@@ -52,9 +53,7 @@ def main() -> None:
     result["overhead"] = _beyond(blocks["agent"], blocks["bound"])
     result["reported_too_much"] = _beyond(blocks["reported"], blocks["infer"])
     written = write("loop_overhead", result)
-    for name in ("overhead", "reported_too_much"):
-        low, high = result[name]["interval"]
-        print(f"{name}: {result[name]['median']:+.2%} ({low:+.2%} to {high:+.2%})")
+    print(table.loop_overhead(result))
     say(f"blocks in {written}")
 
 

@@ -245,6 +245,19 @@ def wide_activations(result: Result) -> str:
     return _table(("MobileNetV2, TFLite", "ms", "over fp32", "95 % interval"), rows, result)
 
 
+def loop_overhead(result: Result) -> str:
+    """What the agent's loop takes beyond a bare one."""
+    rows = []
+    for title, name in (
+        ("time that the loop adds", "overhead"),
+        ("latency reported too high", "reported_too_much"),
+    ):
+        low, high = result[name]["interval"]
+        rows.append([title, f"{result[name]['median']:+.2%}", f"{low:+.2%} to {high:+.2%}"])
+    inference = f"of an inference of {statistics.median(result['infer_ms']):.2f} ms"
+    return _table(("", inference, "95 % interval"), rows, result)
+
+
 def install_size(result: Result) -> str:
     """Megabytes of the largest packages, of the rest, and in all."""
     packages = list(result["packages"].items())
@@ -297,6 +310,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "transfer": transfer,
     "latency": latency,
     "wide_activations": wide_activations,
+    "loop_overhead": loop_overhead,
     "install_size": install_size,
 }
 

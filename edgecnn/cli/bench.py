@@ -256,8 +256,8 @@ def _print_measurement(measurement: Measurement) -> None:
         click.echo(f"  memory    peak {m.peak_memory_bytes / 1e6:.0f} MB, {own:.0f} MB of it for the model")
     load = "unknown" if m.load_before is None else f"{m.load_before:.1f}"
     click.echo(
-        f"  machine   {m.cpu_model or m.cpu_arch or 'unknown processor'}, {m.threads} of {m.cpu_count} cores, load {load}; "
-        f"{m.runtime} {m.runtime_version}"
+        f"  machine   {m.cpu_model or m.cpu_arch or 'unknown processor'}, "
+        f"{m.threads} of {m.cpu_count} cores, load {load}; {m.runtime} {m.runtime_version}"
     )
     if m.device != "local":
         click.echo(f"  device    {m.device}")
