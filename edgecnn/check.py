@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,31 @@ class Check:
         return {key: value if value != math.inf else "inf" for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a graph gives for some images: the measure of whatever is compiled from it, and of itself."""
+
+    expected: Sequence[np.ndarray] = field(repr=False)
+    """The graph's outputs, run unfused, one an image."""
+    exact: Sequence[np.ndarray] = field(repr=False)
+    """The float graph's that it came from; the same where it is that."""
+    step: float
+    """The scale of an int8 graph's output; where its last layer is in float, a 255th of the span of its
+    outputs, or of 1 where all are equal. 0 for other graphs."""
+
+
+def outputs_of(graph: Graph, compiled: Graph, images: Images) -> Outputs:
+    """Run a graph, and the float graph that it came from, on inputs (1, C, H, W)."""
+    expected = _outputs(load_reference(compiled), images)
+    exact = expected if compiled is graph else _outputs(load_reference(graph), images)
+    step = 0.0
+    if compiled.precision == "int8":
+        span = max(float(output.max()) for output in expected)
+        span -= min(float(output.min()) for output in expected)
+        step = _steps(compiled).get(str(compiled.output.name)) or (span or 1.0) / 255
+    return Outputs(expected, exact, step)
+
+
 def float_graph(
     graph: Graph, original: Runner, name: str, images: Images, layers: Runner | None = None
 ) -> Check:
@@ -98,8 +124,15 @@ def float_graph(
     return _relative("float graph", name, pairs, TORCH_LIMIT, first)
 
 
-def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Images) -> Check:
+def float_artifact(graph: Graph, outputs: Outputs, loader: TapLoader, run: Runner, images: Images) -> Check:
     """A compiled fp32 or fp16 model against its canonical graph.
+
+    Args:
+        graph: the graph that was compiled.
+        outputs: what it gives for the images.
+        loader: loads the model so that it gives tensors by name.
+        run: the model.
+        images: inputs (1, C, H, W).
 
     Raises:
         ParityError: they differ by more than ``FLOAT_LIMIT``; it names the first layer that does.
@@ -115,11 +148,11 @@ def float_artifact(graph: Graph, loader: TapLoader, run: Runner, images: Images)
 
         return _first_layer(layers, load_reference(graph, list(layers)), loader(list(layers)), image, bad)
 
-    pairs = _pairs(load_reference(graph), run, images)
-    return _relative(f"{graph.precision} artifact", f"{graph.precision} graph", pairs, FLOAT_LIMIT, first)
+    triples = zip(images, outputs.expected, map(itemgetter(0), map(run, images)), strict=True)
+    return _relative(f"{graph.precision} artifact", f"{graph.precision} graph", triples, FLOAT_LIMIT, first)
 
 
-def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, images: Images) -> Check:
+def int8_artifact(qdq: Graph, outputs: Outputs, loader: TapLoader, run: Runner, images: Images) -> Check:
     """A compiled int8 model against its QDQ graph, run unfused.
 
     A runtime may leave out a rounding that the QDQ graph has. Where the outputs part by more than
@@ -127,8 +160,8 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
     says so. Where the last layer is in float, a step is a 255th of the span of the QDQ graph's outputs.
 
     Args:
-        graph: the canonical fp32 graph.
         qdq: the int8 graph that the model was compiled from.
+        outputs: what it and the float graph give for the images.
         loader: loads the model so that it gives tensors by name.
         run: the model.
         images: inputs (1, C, H, W).
@@ -136,9 +169,7 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
     Raises:
         ParityError: neither holds, or a clear top-1 differs; it names the first layer that diverges.
     """
-    scales = _steps(qdq)
-    expected, got = _outputs(load_reference(qdq), images), _outputs(run, images)
-    step = output_step(qdq, expected)
+    scales, got = _steps(qdq), _outputs(run, images)
 
     def first(image: np.ndarray) -> str | None:
         layers = _quantized_layers(qdq)
@@ -149,34 +180,11 @@ def int8_artifact(graph: Graph, qdq: Graph, loader: TapLoader, run: Runner, imag
 
         return _first_layer(layers, taps, loader(list(layers)), image, bad)
 
-    outputs = Outputs(expected, step, lambda: _outputs(load_reference(graph), images))
     try:
         return int8_outputs(outputs, got)
     except ParityError:
-        [check, wrong, worst] = _in_steps(expected, got, step)
+        check, wrong, worst = _in_steps(outputs, got)
         raise _parity(check, wrong, first(list(images)[worst])) from None
-
-
-def output_step(qdq: Graph, outputs: Sequence[np.ndarray] | np.ndarray) -> float:
-    """The scale of an int8 graph's output; where the last layer is in float, a 255th of the span of its
-    outputs, and 1 where all are equal."""
-    scale = _steps(qdq).get(str(qdq.output.name))
-    if scale is not None:
-        return scale
-    span = max(float(output.max()) for output in outputs) - min(float(output.min()) for output in outputs)
-    return (span or 1.0) / 255
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What an int8 graph gives for some images: the measure of whatever was compiled from it."""
-
-    expected: Sequence[np.ndarray] = field(repr=False)
-    """The QDQ graph's outputs, run unfused, one an image."""
-    step: float
-    """The output's scale."""
-    exact: Callable[[], Sequence[np.ndarray]] = field(repr=False)
-    """Gives the float graph's outputs."""
 
 
 def int8_outputs(outputs: Outputs, got: Sequence[np.ndarray], stage: str = "int8 artifact") -> Check:
@@ -190,7 +198,7 @@ def int8_outputs(outputs: Outputs, got: Sequence[np.ndarray], stage: str = "int8
     Raises:
         ParityError: they differ by more than either comparison allows.
     """
-    check, wrong, _ = _in_steps(outputs.expected, got, outputs.step, stage)
+    check, wrong, _ = _in_steps(outputs, got, stage)
     if check.value <= check.limit and not wrong:
         return check
     if check.value > check.limit and (as_near := _as_near(outputs, got, stage)) is not None:
@@ -199,17 +207,17 @@ def int8_outputs(outputs: Outputs, got: Sequence[np.ndarray], stage: str = "int8
 
 
 def _in_steps(
-    expected: Sequence[np.ndarray], got: Sequence[np.ndarray], step: float, stage: str = "int8 artifact"
+    outputs: Outputs, got: Sequence[np.ndarray], stage: str = "int8 artifact"
 ) -> tuple[Check, int, int]:
     """The check, how many clear classes are others, and which image is worst."""
     agree = wrong = 0
     sum_of_steps = 0.0
     badness = []
-    for e, g in zip(expected, got, strict=True):
-        steps = _mean_steps(e, g, step)
+    for expected, g in zip(outputs.expected, got, strict=True):
+        steps = _mean_steps(expected, g, outputs.step)
         sum_of_steps += steps
-        same = _top1(e) == _top1(g)
-        clear = not same and _margin(e) > CLEAR_MARGIN_STEPS * step
+        same = _top1(expected) == _top1(g)
+        clear = not same and _margin(expected) > CLEAR_MARGIN_STEPS * outputs.step
         agree, wrong = agree + same, wrong + clear
         badness.append(math.inf if clear or math.isnan(steps) else steps)
     total = len(badness)
@@ -226,7 +234,7 @@ def _as_near(outputs: Outputs, got: Sequence[np.ndarray], stage: str) -> Check |
     """
     total = agree = 0
     ours = theirs = 0.0
-    for exact, quantized, g in zip(outputs.exact(), outputs.expected, got, strict=True):
+    for exact, quantized, g in zip(outputs.exact, outputs.expected, got, strict=True):
         ours += _mean_steps(exact, g, outputs.step)
         theirs += _mean_steps(exact, quantized, outputs.step)
         same = _top1(exact) == _top1(g)
@@ -251,12 +259,13 @@ def float_outputs(
     return _relative(stage, against, triples, FLOAT_LIMIT, lambda _: None)
 
 
-def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> Check:
+def lowered_graph(graph: Graph, lowered: Graph, outputs: Outputs, images: Images, which: str) -> Check:
     """The fp16 or QDQ graph against the float graph it came from.
 
     Args:
         graph: the canonical fp32 graph.
         lowered: the same network in fp16 or int8.
+        outputs: what both give for the images.
         images: inputs (1, C, H, W).
         which: what images they are, for the record.
 
@@ -266,7 +275,7 @@ def lowered_graph(graph: Graph, lowered: Graph, images: Images, which: str) -> C
     """
     total = agree = 0
     signal = noise = 0.0
-    for _, expected, got in _pairs(load_reference(graph), load_reference(lowered), images):
+    for expected, got in zip(outputs.exact, outputs.expected, strict=True):
         total, agree = total + 1, agree + (_top1(expected) == _top1(got))
         signal += float(np.square(expected).sum())
         noise += float(np.square(expected - got).sum())

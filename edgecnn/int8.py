@@ -18,7 +18,7 @@ from typing import Any
 
 from edgecnn.accuracy.evaluate import refuse_seen
 from edgecnn.artifact import Artifact
-from edgecnn.check import SQNR_FLOORS_DB, Check, lowered_graph
+from edgecnn.check import SQNR_FLOORS_DB, Check, lowered_graph, outputs_of
 from edgecnn.cost import analyze
 from edgecnn.data.calibration import Calibration, open_calibration
 from edgecnn.data.fit import fit_labels
@@ -320,7 +320,8 @@ def _on_calibration(prepared: Prepared, scheme: Scheme, graph: Graph, calibratio
         )
     every = -(-len(calibration) // prepared.verdict.images)
     some = list(itertools.islice(calibration.images, 0, None, every))
-    return lowered_graph(prepared.graph, graph, some, which)
+    outputs = outputs_of(prepared.graph, graph, some)
+    return lowered_graph(prepared.graph, graph, outputs, some, which)
 
 
 def _runtime(target: Target, module: ModuleType) -> str:

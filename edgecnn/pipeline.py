@@ -17,7 +17,7 @@ from typing import Any
 from edgecnn import check
 from edgecnn.artifact import Artifact
 from edgecnn.backends import backend
-from edgecnn.bundle.expected import Expected, expect, write_expected
+from edgecnn.bundle.expected import write_expected
 from edgecnn.bundle.folder import check_place, staged
 from edgecnn.bundle.write import read, write_files
 from edgecnn.cost import analyze
@@ -65,7 +65,7 @@ class _Source:
     """Of the graphs; under way, or done."""
     int8: Int8 | None
     """How the QDQ graph came about; None for other precisions."""
-    expected: Future[Expected]
+    outputs: Future[check.Outputs]
     """What the graph gives for the photographs."""
     explanation: Future[Explanation] | None
     """Where the QDQ graph loses what it loses; None for other precisions."""
@@ -216,19 +216,23 @@ def _source(
     graph, int8, explanation = float_graph, None, None
     if precision == "fp16":
         graph = to_fp16(float_graph)
-        checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
     elif precision == "int8":
         int8 = make_int8(network, options, targets, progress)
         graph = int8.graph
         checks.append(Future())
         checks[-1].set_result(int8.check)
-        if network.qdq is None and not int8.judges_itself:
-            # Too few calibration images, or all alike, show only on others.
-            checks.append(beside.submit(check.lowered_graph, float_graph, graph, verification, _UNSEEN))
         explanation = beside.submit(_explain, network, int8, verification)
-    expected = beside.submit(expect, float_graph, graph, verification)
+    outputs = beside.submit(check.outputs_of, float_graph, graph, verification)
+    # Too few calibration images, or all alike, show only on others.
+    unseen = int8 is not None and network.qdq is None and not int8.judges_itself
+    if precision == "fp16" or unseen:
+        checks.append(beside.submit(_lowered, float_graph, graph, outputs, verification))
     macs = analyze(float_graph).macs
-    return _Source(request, network, verification, macs, graph, tuple(checks), int8, expected, explanation)
+    return _Source(request, network, verification, macs, graph, tuple(checks), int8, outputs, explanation)
+
+
+def _lowered(graph: Graph, lowered: Graph, outputs: Future[check.Outputs], images: Images) -> check.Check:
+    return check.lowered_graph(graph, lowered, outputs.result(), images, _UNSEEN)
 
 
 def _explain(network: Network, int8: Int8, images: Images) -> Explanation:
@@ -274,7 +278,7 @@ def _bundle(
         # Before the measurement, beside which nothing runs.
         carried = None if portable is None else portable.result()
         explanation = None if source.explanation is None else source.explanation.result()
-        write_expected(folder, source.expected.result())
+        write_expected(folder, source.outputs.result(), list(source.photographs))
         measurement, payoff, why_not = None, None, None
         if measure:
             try:
@@ -308,8 +312,8 @@ def _check_artifact(source: _Source, module: ModuleType, model: Path, target: Ta
     images = source.photographs
     loader, run = partial(module.load, model, target), module.load(model, target)
     if source.graph.precision == "int8":
-        return check.int8_artifact(source.network.graph, source.graph, loader, run, images)
-    return check.float_artifact(source.graph, loader, run, images)
+        return check.int8_artifact(source.graph, source.outputs.result(), loader, run, images)
+    return check.float_artifact(source.graph, source.outputs.result(), loader, run, images)
 
 
 def _portability(source: _Source, target: Target) -> Portability:

@@ -54,6 +54,14 @@ def graph(precision: str = "fp32") -> Graph:
     return canonical(NETWORK)
 
 
+def int8_artifact(qdq: Graph, loader: check.TapLoader, run: Runner, images: list[np.ndarray]) -> check.Check:
+    return check.int8_artifact(qdq, check.outputs_of(graph(), qdq, images), loader, run, images)
+
+
+def lowered_graph(float32: Graph, lowered: Graph, images: list[np.ndarray], which: str) -> check.Check:
+    return check.lowered_graph(float32, lowered, check.outputs_of(float32, lowered, images), images, which)
+
+
 def compiled(precision: str, runtime: str, folder: Path) -> list[Path]:
     files: list[Path] = backend(runtime).compile(graph(precision), load_target(runtime), folder)
     return files
@@ -66,8 +74,9 @@ def compare(precision: str, runtime: str, model: Path) -> check.Check:
 
 def held_against(precision: str, loader: check.TapLoader, run: Runner) -> check.Check:
     if precision == "int8":
-        return check.int8_artifact(graph(), graph("int8"), loader, run, images())
-    return check.float_artifact(graph(precision), loader, run, images())
+        return int8_artifact(graph("int8"), loader, run, images())
+    given = graph(precision)
+    return check.float_artifact(given, check.outputs_of(graph(), given, images()), loader, run, images())
 
 
 def corrupt(files: list[Path], precision: str, layer: str) -> None:
@@ -176,11 +185,11 @@ def test_a_flip_counts_only_at_a_clear_margin(margin_steps: float, tolerated: bo
         return [logits]
 
     if tolerated:
-        held = check.int8_artifact(graph(), qdq, never, run, inputs[:10])
+        held = int8_artifact(qdq, never, run, inputs[:10])
         assert held.top1_agreement == 0.9
         return
     with pytest.raises(ParityError, match="1 of 10 images get another class"):
-        check.int8_artifact(graph(), qdq, partial(loader_of, qdq), run, inputs[:10])
+        int8_artifact(qdq, partial(loader_of, qdq), run, inputs[:10])
 
 
 def loader_of(qdq: Graph, taps: list[str]) -> Runner:
@@ -208,14 +217,14 @@ def test_a_float_flip_within_the_limit_is_a_tie() -> None:
 
 def test_int8_that_lost_the_network_is_refused_with_its_worst_layers() -> None:
     qdq = graph("int8")
-    assert check.lowered_graph(graph(), qdq, images(), "images").value > check.SQNR_FLOORS_DB["int8"]
+    assert lowered_graph(graph(), qdq, images(), "images").value > check.SQNR_FLOORS_DB["int8"]
     broken = qdq.copy()
     scale = broken.graph.initializers["second.weight:scale"]
     scale.const_value = ir.tensor(scale.const_value.numpy() * np.float32(30), name=scale.name)  # type: ignore[union-attr]
     with pytest.raises(
         ParityError, match=r"SQNR .* below the floor of 8 dB; the layers that lose most: second \("
     ):
-        check.lowered_graph(graph(), Graph(broken, "int8"), images(), "images")
+        lowered_graph(graph(), Graph(broken, "int8"), images(), "images")
 
 
 class Residual(torch.nn.Module):
@@ -289,11 +298,11 @@ def test_leaving_the_int8_graph_is_allowed_only_as_near_to_float(monkeypatch: py
     def mirrored(factor: float) -> Runner:
         return lambda x: [exact(x)[0] - factor * (rounded(x)[0] - exact(x)[0])]
 
-    held = check.int8_artifact(graph(), graph("int8"), never, mirrored(1), images())
+    held = int8_artifact(graph("int8"), never, mirrored(1), images())
     assert (held.against, held.metric) == ("float graph", "mean_abs_steps")
     assert held.value == pytest.approx(held.limit / check.AS_NEAR)
     with pytest.raises(ParityError, match=r"the limit is 0\.001"):
-        check.int8_artifact(graph(), graph("int8"), partial(loader_of, graph("int8")), mirrored(2), images())
+        int8_artifact(graph("int8"), partial(loader_of, graph("int8")), mirrored(2), images())
 
 
 def test_half_precision_that_loses_the_network_is_refused() -> None:
@@ -304,5 +313,5 @@ def test_half_precision_that_loses_the_network_is_refused() -> None:
             value.const_value = ir.tensor(value.const_value.numpy() * np.float32(1e-8), name=name)
     tiny = Graph(model, "fp32")
     with pytest.raises(ParityError, match=r"fp16 graph: SQNR .* dB against the float graph on images \(6\)"):
-        check.lowered_graph(tiny, to_fp16(tiny), images(), "images")
-    assert check.lowered_graph(graph(), to_fp16(graph()), images(), "images").value > 60
+        lowered_graph(tiny, to_fp16(tiny), images(), "images")
+    assert lowered_graph(graph(), to_fp16(graph()), images(), "images").value > 60

@@ -24,7 +24,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from edgecnn.check import Check, int8_artifact
+from edgecnn.check import Check, int8_artifact, outputs_of
 from edgecnn.data.sets import Images
 from edgecnn.errors import ConversionError, ParityError
 from edgecnn.graph.from_onnx.quantized import parameters
@@ -106,7 +106,8 @@ def verify(imported: Imported, original: Runner, images: Images) -> Check:
         return lambda _: [np.asarray(np.nan, np.float32)] * len(taps)  # the file has its own names
 
     try:
-        check = int8_artifact(imported.graph, imported.qdq, no_layers, original, images)
+        outputs = outputs_of(imported.graph, imported.qdq, images)
+        check = int8_artifact(imported.qdq, outputs, no_layers, original, images)
     except ParityError as error:
         raise ParityError(
             f"in the canonical form the quantised file computes something else ({error})",

@@ -149,10 +149,11 @@ def test_an_artifact_whose_last_layer_is_in_float_is_checked(prepared: Prepared)
     def loader(taps: list[str]) -> object:
         return load_reference(graph, [f"{name}:dequantized" for name in taps])
 
-    held = check.int8_artifact(prepared.graph, graph, loader, run, images())  # type: ignore[arg-type]
+    outputs = check.outputs_of(prepared.graph, graph, images())
+    held = check.int8_artifact(graph, outputs, loader, run, images())  # type: ignore[arg-type]
     assert held.value == 0
     with pytest.raises(check.ParityError, match="mean_abs_steps"):
-        check.int8_artifact(prepared.graph, graph, loader, lambda x: [run(x)[0] * 3], images())  # type: ignore[arg-type]
+        check.int8_artifact(graph, outputs, loader, lambda x: [run(x)[0] * 3], images())  # type: ignore[arg-type]
 
 
 def test_what_is_rounded_behind_a_float_layer_stands_for_it(prepared: Prepared) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecnn.check import lowered_graph
+from edgecnn.check import lowered_graph, outputs_of
 from edgecnn.errors import DataError
 from edgecnn.graph.from_torch import export
 from edgecnn.graph.graph import Graph
@@ -45,7 +45,7 @@ def prepared(graph: Graph) -> Prepared:
 
 
 def sqnr_db(graph: Graph, qdq: Graph) -> float:
-    return lowered_graph(graph, qdq, images(), "images").value
+    return lowered_graph(graph, qdq, outputs_of(graph, qdq, images()), images(), "images").value
 
 
 def test_nothing_is_left_open_and_the_verdict_is_that_of_the_graph(graph: Graph, prepared: Prepared) -> None:
@@ -54,7 +54,8 @@ def test_nothing_is_left_open_and_the_verdict_is_that_of_the_graph(graph: Graph,
     assert prepared.qdq().digest == prepared.qdq(scheme).digest == prepared.qdq(Scheme()).digest
     assert prepared.qdq().digest == quantize(graph, images()).digest
     judges = images()[::4]
-    check = lowered_graph(graph, prepared.qdq(), judges, "images")
+    outputs = outputs_of(graph, prepared.qdq(), judges)
+    check = lowered_graph(graph, prepared.qdq(), outputs, judges, "images")
     assert prepared.verdict.images == 3
     assert prepared.verdict.sqnr_db == pytest.approx(check.value, abs=1e-4)
     assert prepared.verdict.top1_agreement == check.top1_agreement
