@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from .host import core_frequencies
 
@@ -18,8 +19,6 @@ class Refused(Exception):
 def pin(wanted: str) -> list[int]:
     """Pin this process, and every thread that it starts from now on, to ``big``, ``little`` or ``0-3`` cores.
 
-    ``little`` are the cores of the lowest top frequency, ``big`` all others.
-
     Returns:
         The numbers of the cores.
 
@@ -28,10 +27,8 @@ def pin(wanted: str) -> list[int]:
     """
     if not hasattr(os, "sched_setaffinity"):
         raise Refused("this system does not pin processes to cores")
-    usable = sorted(os.sched_getaffinity(0))
-    cores = _of_kind(wanted, usable) if wanted in ("big", "little") else _numbered(wanted)
-    if absent := sorted(set(cores) - set(usable)):
-        raise Refused(f"there is no core {absent[0]} to pin to, only {ranges(usable)}")
+    top_mhz = core_frequencies()
+    cores = chosen(wanted, {core: top_mhz.get(core) for core in sorted(os.sched_getaffinity(0))})
     try:
         os.sched_setaffinity(0, cores)
     except OSError as error:
@@ -50,20 +47,34 @@ def ranges(cores: list[int]) -> str:
     return ",".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
-def _numbered(wanted: str) -> list[int]:
+def chosen(wanted: str, usable: Mapping[int, float | None]) -> list[int]:
+    """The cores that ``big``, ``little``, ``4``, ``0-3`` or ``0-3,6`` mean.
+
+    ``little`` are those of the lowest top frequency, ``big`` all others.
+
+    Args:
+        wanted: what names them.
+        usable: top frequency in MHz of each core, None where that is not known.
+
+    Raises:
+        Refused: there are no such cores, or it is not known which they are.
+    """
+    return _of_kind(wanted, usable) if wanted in ("big", "little") else _numbered(wanted, usable)
+
+
+def _numbered(wanted: str, usable: Mapping[int, float | None]) -> list[int]:
     cores: set[int] = set()
     for part in wanted.split(","):
         first, _, last = part.partition("-")
-        if int(last or first) - int(first) > 4096:
-            raise Refused(f"there are no cores {part}")
-        cores.update(range(int(first), int(last or first) + 1))
-    if not cores:
-        raise Refused(f"there are no cores {wanted}")
+        meant = {core for core in usable if int(first) <= core <= int(last or first)}
+        if not meant or len(meant) != int(last or first) - int(first) + 1:
+            raise Refused(f"there are no cores {part} to pin to, only {ranges(sorted(usable))}")
+        cores |= meant
     return sorted(cores)
 
 
-def _of_kind(wanted: str, usable: list[int]) -> list[int]:
-    top_mhz = {core: mhz for core, mhz in core_frequencies().items() if core in usable}
+def _of_kind(wanted: str, usable: Mapping[int, float | None]) -> list[int]:
+    top_mhz = {core: mhz for core, mhz in usable.items() if mhz is not None}
     if not top_mhz:
         raise Refused(f"this system does not tell which cores are {wanted}; give their numbers")
     slowest = min(top_mhz.values())

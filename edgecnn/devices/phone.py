@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from edgecnn.agent.cores import ALIKE_WITHIN, ranges
+from edgecnn.agent.cores import Refused, chosen
 from edgecnn.agent.host import KERNEL_FEATURES
 from edgecnn.devices.adb_client import Shell
 from edgecnn.errors import ConfigError
@@ -200,29 +200,15 @@ def record(facts: Facts, states: list[State]) -> dict[str, Any]:
 
 
 def cores_of(wanted: str, facts: Facts) -> list[int]:
-    """Numbers of the cores that ``big``, ``little``, ``4``, ``0-3`` or ``0-3,6`` mean, as on any device:
-    ``little`` are those of the lowest top frequency, ``big`` all others.
+    """Numbers of the cores that ``big``, ``little``, ``4``, ``0-3`` or ``0-3,6`` mean, as on any device.
 
     Raises:
         ConfigError: the phone has no such cores, or does not tell.
     """
-    known = {core: mhz for core, mhz in facts.top_mhz.items() if mhz is not None}
-    if wanted in ("big", "little"):
-        if not known:
-            raise ConfigError(f"the phone does not tell which cores are {wanted}", hint="give their numbers")
-        slowest = min(known.values())
-        little = [core for core, mhz in known.items() if mhz <= slowest * ALIKE_WITHIN]
-        big = [core for core in known if core not in little]
-        if not big:
-            raise ConfigError(f"there are no {wanted} cores: {ranges(little)} are all of {slowest:g} MHz")
-        return big if wanted == "big" else little
-    found: set[int] = set()
-    for part in wanted.split(","):
-        first, _, last = part.partition("-")
-        found |= {core for core in facts.top_mhz if int(first) <= core <= int(last or first)}
-        if int(last or first) not in found:
-            raise ConfigError(f"there are no cores {part}", hint=f"it has {ranges(list(facts.top_mhz))}")
-    return sorted(found)
+    try:
+        return chosen(wanted, facts.top_mhz)
+    except Refused as error:
+        raise ConfigError(f"{facts.model}: {error}") from error
 
 
 def _ask(shell: Shell, commands: dict[str, str]) -> dict[str, str]:

@@ -216,7 +216,8 @@ def test_cores_are_pinned_before_the_runtime_starts_threads(job_folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("cores", "words"), [("4000", "there is no core 4000 to pin to, only"), ("1-0", "there are no cores 1-0")]
+    ("cores", "words"),
+    [("4000", "there are no cores 4000 to pin to, only"), ("1-0", "there are no cores 1-0")],
 )
 def test_cores_that_are_not_there_are_refused(job_folder: Path, cores: str, words: str) -> None:
     if not hasattr(os, "sched_setaffinity"):

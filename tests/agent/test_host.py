@@ -224,7 +224,7 @@ def test_big_and_little_are_told_apart_by_their_top_clock(
     assert cores.pin("big") == [3]
     assert cores.pin("0,2-3") == [0, 2, 3]
     assert pinned == [[0, 1, 2], [3], [0, 2, 3]]
-    with pytest.raises(cores.Refused, match="there is no core 4 to pin to, only 0-3"):
+    with pytest.raises(cores.Refused, match="there are no cores 3-5 to pin to, only 0-3"):
         cores.pin("3-5")
 
 

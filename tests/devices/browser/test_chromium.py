@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn", reason="the extra 'browser' is not installed")
 pytest.importorskip("segno", reason="the extra 'browser' is not installed")
 
 from edgecnn.backends import backend
-from edgecnn.check import output_step
+from edgecnn.check import outputs_of
 from edgecnn.devices.browser.device import BrowserDevice
 from edgecnn.devices.browser.runtimes import browser_runtime
 from edgecnn.devices.job import Job
@@ -66,8 +66,9 @@ def compiled(runtime: str, precision: str, folder: Path) -> tuple[Path, float]:
     graph = canonical(NETWORK)
     tolerance = 1e-4
     if precision == "int8":
-        graph = quantize(graph, [IMAGES[:1]])
-        tolerance = 1.001 * output_step(graph, IMAGES)
+        qdq = quantize(graph, [IMAGES[:1]])
+        tolerance = 1.001 * outputs_of(graph, qdq, [IMAGES[:1]]).step
+        graph = qdq
     return backend(runtime).compile(graph, load_target(runtime), folder)[0], tolerance
 
 
