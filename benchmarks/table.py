@@ -258,6 +258,25 @@ def loop_overhead(result: Result) -> str:
     return _table(("", inference, "95 % interval"), rows, result)
 
 
+def ssh_sessions(result: Result) -> str:
+    """Time beyond the inferences, and what killed sessions left."""
+    beyond, kills = result["beyond_s"], result["kills"]
+    rows = [
+        [
+            f"a bench of {result['model_bytes'] / 1e6:.1f} MB {where}, beyond its inferences",
+            f"{_listed(seconds, 2)} s",
+        ]
+        for where, seconds in (("over ssh", beyond["ssh"]), ("on this machine", beyond["local"]))
+    ]
+    rows.append(
+        [
+            f"{len(kills)} sessions killed at random moments",
+            f"{sum(kill['left'] for kill in kills)} processes or folders left",
+        ]
+    )
+    return _table(("", ""), rows, result)
+
+
 def install_size(result: Result) -> str:
     """Megabytes of the largest packages, of the rest, and in all."""
     packages = list(result["packages"].items())
@@ -311,6 +330,7 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "latency": latency,
     "wide_activations": wide_activations,
     "loop_overhead": loop_overhead,
+    "ssh_sessions": ssh_sessions,
     "install_size": install_size,
 }
 

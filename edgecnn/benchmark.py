@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from edgecnn.devices.local import LOCAL
 from edgecnn.errors import ConfigError
 from edgecnn.measurement import Comparison, Measurement
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 
 if TYPE_CHECKING:
     from edgecnn.soak import Soak
@@ -56,16 +58,38 @@ def bench(
     artifact = read(Path(bundle))
     job = _job(artifact, threads, cores, min_time_s, min_runs)
     place = _place(artifact, device)
+    with _verified(place, [(artifact, job)]) as ([job], check):
+        measurement = place.measure(job, progress=progress)
+        return check([measurement])[0]
+
+
+@contextlib.contextmanager
+def _verified(
+    place: Device, asked: list[tuple[Artifact, Job]]
+) -> Iterator[tuple[list[Job], Callable[[list[Measurement]], list[Measurement]]]]:
+    """Jobs that bring outputs along, and what holds those against the graphs once they are there.
+
+    Here, where the exports have checked their artifacts, both do nothing.
+    """
     if place is LOCAL:
-        return place.measure(job, progress=progress)
+        yield [job for _, job in asked], lambda measured: measured
+        return
     from edgecnn.bundle.expected import check_device, check_inputs
 
-    with tempfile.TemporaryDirectory(prefix="edgecnn-outputs-") as folder:
-        outputs = Path(folder) / "outputs.npy"
-        job = replace(job, inputs=check_inputs(artifact), outputs=outputs)
-        measurement = place.measure(job, progress=progress)
-        check = check_device(artifact, outputs, place.name)
-    return replace(measurement, check=check.to_json())
+    with scratch("outputs") as folder:
+        files = [Path(folder) / f"{number}.npy" for number in range(len(asked))]
+        jobs = [
+            replace(job, inputs=check_inputs(artifact), outputs=file)
+            for (artifact, job), file in zip(asked, files, strict=True)
+        ]
+
+        def check(measured: list[Measurement]) -> list[Measurement]:
+            return [
+                replace(measurement, check=check_device(artifact, file, place.name).to_json())
+                for measurement, (artifact, _), file in zip(measured, asked, files, strict=True)
+            ]
+
+        yield jobs, check
 
 
 def compare(
@@ -87,9 +111,13 @@ def compare(
     Raises:
         ConfigError, MissingDependency, DeviceError: as `bench` does, for either.
     """
-    first, second = read(Path(against)), read(Path(bundle))
-    jobs = [_job(artifact, threads, cores, min_time_s, min_runs) for artifact in (first, second)]
-    return _place(second, device).compare(jobs[0], jobs[1], progress=progress)
+    artifacts = read(Path(against)), read(Path(bundle))
+    place = _place(artifacts[1], device)
+    asked = [(artifact, _job(artifact, threads, cores, min_time_s, min_runs)) for artifact in artifacts]
+    with _verified(place, asked) as (jobs, check):
+        *measured, comparison = place.compare(*jobs, progress=progress)
+        of_against, of_bundle = check(measured)
+    return of_against, of_bundle, comparison
 
 
 def soak(
@@ -103,14 +131,23 @@ def soak(
 ) -> Soak:
     """Run a bundle without a pause for so long, and see what heat makes of its latency.
 
+    On any device but this machine a short `bench` comes first, so that its outputs are checked.
+
     Raises:
         ConfigError, MissingDependency, DeviceError: as `bench` does; too short a time.
     """
     from edgecnn.soak import soak as soak_on
 
     artifact = read(Path(bundle))
-    job = _job(artifact, threads, cores, 2.0, 1)
-    return soak_on(_place(artifact, device), job, seconds, progress=progress)
+    place = _place(artifact, device)
+    check = None
+    if place is not LOCAL:
+        first = bench(
+            bundle, device=place, threads=threads, cores=cores, min_time_s=0.1, min_runs=1, progress=progress
+        )
+        check = first.check
+    soaked = soak_on(place, _job(artifact, threads, cores, 2.0, 1), seconds, progress=progress)
+    return replace(soaked, measurement=replace(soaked.measurement, check=check))
 
 
 def _place(artifact: Artifact, device: str | Device | None) -> Device:

@@ -37,6 +37,7 @@ from edgecnn.quantize.quantize import Prepared, prepare
 from edgecnn.quantize.race import race_on
 from edgecnn.quantize.scheme import Scheme
 from edgecnn.quantize.search import Searched, search
+from edgecnn.scratch import scratch
 from edgecnn.source.load import Network
 from edgecnn.target import Target
 from edgecnn.versions import tool_versions
@@ -259,7 +260,7 @@ def _judged(
     target, module = targets[0]
     scheme = prepared.scheme
     searched, guarded, judged = None, None, {}
-    with tempfile.TemporaryDirectory(prefix="edgecnn-int8-") as work:
+    with scratch("int8") as work:
         judge = judge_of(
             network.graph,
             data.inputs(preprocess),

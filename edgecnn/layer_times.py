@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from edgecnn.agent.runtimes import import_runtime
 from edgecnn.graph.graph import Graph, shape_of
 from edgecnn.graph.operators import operators
+from edgecnn.scratch import scratch
 
 _WARM_UP, _RUNS = 3, 12
 _FORMS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -98,7 +98,7 @@ class _Layers:
 def _onnxruntime(
     module: Any, model: str, threads: int, options: dict[str, Any], x: Any
 ) -> dict[Kernel, list[float]]:
-    with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder:
+    with scratch("profile") as folder:
         settings = module.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.enable_profiling = True

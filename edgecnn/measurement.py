@@ -240,6 +240,9 @@ class Measurement:
         runs = len(self.samples_ms)
         if runs < MIN_RUNS:
             doubts.append(f"{runs} runs are fewer than {MIN_RUNS}")
+        usable = len(self.cores) if self.cores else self.cpu_count
+        if usable is not None and self.threads > usable:
+            doubts.append(f"{self.threads} threads share {usable} core{'s' * (usable > 1)}")
         if self.throttled:
             by = f" ({', '.join(self.throttled_by)})" if self.throttled_by else ""
             doubts.append(f"the processor was throttled{by}")

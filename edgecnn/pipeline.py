@@ -5,7 +5,6 @@ One stage after the other; stages up to the graph are shared by all targets of o
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -36,6 +35,7 @@ from edgecnn.report.bundle import bundle_report
 from edgecnn.report.explain import Explanation, explain
 from edgecnn.report.page import write_report
 from edgecnn.report.verdicts import verdicts
+from edgecnn.scratch import scratch
 from edgecnn.source.load import Network, load
 from edgecnn.source.request import Request, make_request
 from edgecnn.target import Target, load_target
@@ -338,7 +338,7 @@ def _measure(
     device = open_device(target.device)
     if source.int8 is None:
         return device.measure(job, progress=progress), None
-    with tempfile.TemporaryDirectory(prefix="edgecnn-fp32-") as folder:
+    with scratch("fp32") as folder:
         model, *companions = module.compile(source.network.graph, target, Path(folder))
         fp32 = replace(job, model=model, companions=tuple(companions), precision="fp32")
         _, measurement, verdict = measure_payoff(

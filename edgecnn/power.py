@@ -34,7 +34,7 @@ class Energy:
     """Energy of an inference in all, in millijoules: the mean power for as long as one takes, and the copy of
     its input."""
     above_idle_mj: float | None
-    """The same of the power above idle."""
+    """The same of the power above idle; None where that is not known, or nothing was above it."""
     readings: int
     """Readings of the power while the model ran."""
     assumed: tuple[str, ...]
@@ -125,12 +125,14 @@ def _energy(
 ) -> Energy:
     assert m.block_took_s
     seconds = sum(m.block_took_s) / (m.runs or len(m.samples_ms))
+    if idle_w is not None and mean_w <= idle_w:
+        assumed.append("nothing above idle could be told: the device drew no more while the model ran")
     return Energy(
         source=source,
         mean_w=mean_w,
         idle_w=idle_w,
         per_inference_mj=mean_w * seconds * 1e3,
-        above_idle_mj=None if idle_w is None else (mean_w - idle_w) * seconds * 1e3,
+        above_idle_mj=None if idle_w is None or mean_w <= idle_w else (mean_w - idle_w) * seconds * 1e3,
         readings=readings,
         assumed=tuple(assumed),
     )

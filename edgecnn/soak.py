@@ -131,14 +131,16 @@ class Soak:
         """What became of the latency, without a full stop."""
         of = "minute" if self.period_s == PERIOD_S else "half"
         settled = self.settled_s
-        if settled is None:
+        if self.period_s < PERIOD_S:
+            end = "too short to tell whether it settles"
+        elif settled is None:
             end = "it did not settle"
         elif settled == 0:
             end = "settled from the start"
         else:
             end = f"settled after {duration(settled)}"
         return (
-            f"{self.first_ms:.3g} ms in the first {of}, {self.last_ms:.3g} ms in the last "
+            f"{self.first_ms:.3g} ms in the first {of}, {self.last_ms:.3g} ms in the last {of} "
             f"({self.change:+.0%}); {end}"
         )
 
@@ -149,6 +151,9 @@ class Soak:
             del labels[name]
         return {
             **labels,
+            "p50_ms": self.measurement.p50_ms,
+            "steady": self.measurement.steady,
+            "reason": self.measurement.reason,
             "seconds": self.seconds,
             "period_s": self.period_s,
             "first_ms": self.first_ms,

@@ -59,7 +59,9 @@ def test_a_board_that_throttles_after_ten_minutes() -> None:
     assert found.change == pytest.approx(0.25, abs=0.01)
     assert found.hottest_c == pytest.approx(82)
     assert found.settled_s == pytest.approx(celsius.index(next(c for c in celsius if c > 80)), abs=15)
-    assert found.sentence == "20 ms in the first minute, 25 ms in the last (+25%); settled after 10 min"
+    assert (
+        found.sentence == "20 ms in the first minute, 25 ms in the last minute (+25%); settled after 10 min"
+    )
     assert len(found.points) == MOST_POINTS
     assert not found.points[0].throttled
     assert found.points[-1].throttled
@@ -86,7 +88,7 @@ def test_a_clock_that_goes_up_and_down_never_settles() -> None:
 def test_a_short_one_compares_its_halves() -> None:
     found = soaked([20.0] * 10 + [30.0] * 10)
     assert found.period_s == pytest.approx(10, abs=0.1)
-    assert found.sentence.startswith("20 ms in the first half, 30 ms in the last (+50%)")
+    assert found.sentence.startswith("20 ms in the first half, 30 ms in the last half (+50%)")
 
 
 def test_slow_models_have_fewer_points() -> None:

@@ -164,6 +164,8 @@ def describe_measured(manifest: dict[str, Any]) -> str:
         return "Not measured." if why is None else f"Not measured: {why}."
     threads = f"{measured['threads']} thread{'s' * (measured['threads'] > 1)}"
     about = f"{threads}, {measured['cpu_model'] or measured['cpu_arch']}"
+    if manifest["device"] != "local":
+        about = f"{about}, {measured['device']}"
     if not measured["steady"]:
         return f"Latency about {measured['p50_ms']:.2g} ms ({about}), but {measured['reason']}."
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from edgecnn.cli.parameters import (
 )
 from edgecnn.cli.subject import is_bundle, refuse_model_options
 from edgecnn.errors import ConfigError
+from edgecnn.scratch import scratch
 from edgecnn.whole import write_whole
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def bench(
     settings = Settings(benchmark_binary, usb, https, host, port, announce=_announce)
     place = open_device(device or address, settings)
     other = comparison = None
-    with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder, progress_bar() as progress:
+    with scratch("bench") as folder, progress_bar() as progress:
         if made:
             bundle = Path(subject)
         else:
@@ -168,7 +168,12 @@ def bench(
     if soak is not None:
         _print_soak(soaked, plot, as_json)
         return
-    energy = _energy(measurement, power)
+    try:
+        energy = _energy(measurement, power)
+    except ConfigError:
+        # What was measured stays true.
+        print_json({"measurement": _document(measurement)}) if as_json else _print_measurement(measurement)
+        raise
     if as_json:
         document = {"measurement": _document(measurement)}
         if energy is not None:
@@ -181,7 +186,7 @@ def bench(
         click.echo(f"{subject} is {request.name}")
     _print_measurement(measurement)
     if energy is not None:
-        click.echo(f"  energy    {energy.sentence}; {'; '.join(energy.assumed)}")
+        click.echo(f"  energy    {energy.sentence}; taken for granted: {'; '.join(energy.assumed)}")
     if other is not None and comparison is not None:
         _print_measurement(other)
         _print_comparison(comparison)
@@ -192,6 +197,8 @@ def _check_together(against: Path | None, soak: float | None, plot: Path | None,
         raise ConfigError("--soak measures one bundle, not two in turns", hint="leave --against out")
     if plot is not None and soak is None:
         raise ConfigError("--plot draws a soak", hint="add --soak 30m")
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise ConfigError(f"--plot draws SVG, not '{plot.suffix}'", hint=f"--plot {plot.stem}.svg")
     if power is not None and (soak is not None or against is not None):
         raise ConfigError("--power is for one plain measurement", hint="leave --soak and --against out")
 
@@ -214,7 +221,7 @@ def _print_soak(soaked: Soak, plot: Path | None, as_json: bool) -> None:
             plot, soaked.to_svg().encode(), if_full="make room", if_not="choose another file for --plot"
         )
     if as_json:
-        print_json(soaked.to_json())
+        print_json({"soak": soaked.to_json()})
         return
     _print_measurement(soaked.measurement)
     click.echo(f"  soak      {soaked.sentence}")
@@ -237,6 +244,8 @@ def _print_measurement(measurement: Measurement) -> None:
     m = measurement
     click.secho(f"{m.variant} {m.target} {m.precision}", bold=True)
     runs = f"{len(m.samples_ms)} {'blocks of runs' if 'benchmark_model' in m.options else 'runs'}"
+    if m.runs is not None and m.runs > len(m.samples_ms):
+        runs = f"{m.runs} runs, {len(m.samples_ms)} of them kept"
     if m.steady:
         low, high = m.p50_interval_ms or (m.p50_ms, m.p50_ms)
         click.echo(
@@ -254,11 +263,13 @@ def _print_measurement(measurement: Measurement) -> None:
     if m.peak_memory_bytes is not None:
         own = (m.peak_memory_bytes - (m.memory_before_bytes or 0)) / 1e6
         click.echo(f"  memory    peak {m.peak_memory_bytes / 1e6:.0f} MB, {own:.0f} MB of it for the model")
-    load = "unknown" if m.load_before is None else f"{m.load_before:.1f}"
+    load = "not told" if m.load_before is None else f"{m.load_before:.1f}"
     click.echo(
         f"  machine   {m.cpu_model or m.cpu_arch or 'unknown processor'}, "
         f"{m.threads} of {m.cpu_count} cores, load {load}; {m.runtime} {m.runtime_version}"
     )
+    if m.cores is not None:
+        click.echo(f"  cores     pinned to {', '.join(map(str, m.cores))}")
     if m.device != "local":
         click.echo(f"  device    {m.device}")
     if m.check is not None:

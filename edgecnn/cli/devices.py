@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgecnn.cli.console import json_option, print_json, print_line, progress_bar
+from edgecnn.errors import ConfigError, EdgeCNNError
+
+if TYPE_CHECKING:
+    from edgecnn.devices.device import Probe
 
 
 @click.command(short_help="Say what can be measured on, and what it lacks.")
@@ -26,8 +30,6 @@ def devices(addresses: tuple[str, ...], setup: str | None, as_json: bool) -> Non
     edgecnn devices ssh:pi@raspberrypi.local --setup tflite
     """
     from edgecnn.devices.address import attached, open_device
-    from edgecnn.devices.device import Probe
-    from edgecnn.errors import ConfigError, EdgeCNNError
 
     if setup is not None and not addresses:
         raise ConfigError("--setup needs a device", hint=f"edgecnn devices ssh:USER@HOST --setup {setup}")
@@ -37,40 +39,44 @@ def devices(addresses: tuple[str, ...], setup: str | None, as_json: bool) -> Non
             device = open_device(address)
             if setup is not None:
                 device.setup(setup, progress)
+                click.echo(f"{setup} was brought to {address}", err=True)
             progress(f"asking {address}", 0, None)
             try:
                 found.append((address, device.probe()))
             except EdgeCNNError as error:
-                if len(addresses) == 1:
-                    raise
                 found.append((address, error))
+    unreachable = [probe for _, probe in found if isinstance(probe, EdgeCNNError)]
     if as_json:
         print_json([_document(address, probe) for address, probe in found])
-        return
+    else:
+        _print(found)
+    if unreachable:
+        raise unreachable[0]
+
+
+def _print(found: list[tuple[str, Probe | EdgeCNNError]]) -> None:
     for address, probe in found:
+        if isinstance(probe, EdgeCNNError) and len(found) == 1:
+            continue  # the error itself comes last
         click.secho(address, bold=True)
         if isinstance(probe, EdgeCNNError):
             print_line("  unreachable", f"{probe}; {probe.hint}" if probe.hint else str(probe))
             continue
-        about = probe.about
-        print_line(
-            "  machine",
-            ", ".join(str(about[key]) for key in ("cpu_model", "cpu_arch", "os") if about.get(key)),
-        )
+        told = [str(probe.about[key]) for key in ("cpu_model", "cpu_arch", "os") if probe.about.get(key)]
+        if told:
+            print_line("  machine", ", ".join(told))
         runtimes = [f"{name} {version}" for name, version in probe.runtimes.items() if version is not None]
         print_line("  runtimes", ", ".join(runtimes) or "none")
         for note in probe.notes:
             print_line("  missing", note)
 
 
-def _document(address: str, probe: Any) -> dict[str, Any]:
-    from edgecnn.devices.device import Probe
-
-    if isinstance(probe, Probe):
-        return {
-            "device": address,
-            "about": probe.about,
-            "runtimes": probe.runtimes,
-            "notes": list(probe.notes),
-        }
-    return {"device": address, "unreachable": str(probe), "hint": probe.hint}
+def _document(address: str, probe: Probe | EdgeCNNError) -> dict[str, Any]:
+    if isinstance(probe, EdgeCNNError):
+        return {"device": address, "unreachable": str(probe), "hint": probe.hint}
+    return {
+        "device": address,
+        "about": probe.about,
+        "runtimes": probe.runtimes,
+        "notes": list(probe.notes),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from edgecnn.cli.parameters import (
 )
 from edgecnn.cli.subject import is_bundle, refuse_model_options
 from edgecnn.errors import ConfigError
+from edgecnn.scratch import scratch
 from edgecnn.source.request import make_request
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def evaluate(
         given = {"--precision": precision != "fp32", "--calibration": calibration, "--against": against}
         for option in (name for name, value in given.items() if value):
             raise ConfigError(f"{option} needs a target", hint="add --target; `edgecnn targets` lists them")
-    with tempfile.TemporaryDirectory(prefix="edgecnn-eval-") as folder, progress_bar() as progress:
+    with scratch("eval") as folder, progress_bar() as progress:
         progress("loading the runtimes", 0, None)
         from edgecnn.accuracy import evaluate as library
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from edgecnn.count.wheels import fetch_runtime
 from edgecnn.devices.agent_device import THREAD_VARIABLES, ending
 from edgecnn.errors import DeviceError, one_line
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 
 # Odd, so that the median is one of them.
 _RUNS = 5
@@ -90,7 +90,7 @@ def count(bundle: str | Path, cpu: str, progress: Progress = silent) -> Count:
     plugin = build_plugin(qemu, progress)
     system = fetch_system(progress)
     packages, runtime = fetch_runtime(artifact.runtime, system, progress)
-    with tempfile.TemporaryDirectory(prefix="edgecnn-count-", ignore_cleanup_errors=True) as work_dir:
+    with scratch("count") as work_dir:
         work = Path(work_dir)
         root = work / "root"
         root.mkdir()

@@ -13,7 +13,6 @@ import queue
 import random
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from abc import abstractmethod
@@ -27,6 +26,7 @@ from edgecnn.devices.job import Job, read_result, write_job
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
 from edgecnn.measurement import MIN_PAIRS, Comparison, Measurement
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 
 # Read by runtimes and numpy when they are imported: no library starts more threads than were asked for.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -134,7 +134,7 @@ class _Session:
         self._heard = False
         self._timed_at: float | None = None
         self._started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._directory = tempfile.TemporaryDirectory(prefix="edgecnn-", ignore_cleanup_errors=True)
+        self._directory = scratch("job")
         self._folder = Path(self._directory.name)
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from edgecnn.devices.job import Job, read_result, write_job
 from edgecnn.errors import ConfigError, DeviceError, one_line
 from edgecnn.measurement import MIN_RUNS, Measurement
 from edgecnn.progress import Progress
+from edgecnn.scratch import scratch
 
 # Of each block: its process is new, and pages, caches and clock have to come up first.
 _BLOCK_WARMUP_S = 0.2
@@ -59,7 +59,7 @@ class PhoneRun:
         mask = sum(1 << core for core in cores or [])
         self._command = [*(["taskset", f"{mask:x}"] if mask else []), program]
         self._shell, self._program, self._job, self._cores = shell, program, job, cores
-        self._here = tempfile.TemporaryDirectory(prefix="edgecnn-", ignore_cleanup_errors=True)
+        self._here = scratch("phone")
         self._folder = f"{shell.folder}/{folder}"
         self._started_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._began = 0.0

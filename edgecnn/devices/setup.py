@@ -21,6 +21,7 @@ from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, one_line
 from edgecnn.fetch.published import FetchError
 from edgecnn.fetch.wheels import NoWheels, Platform, unpack_wheels
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 from edgecnn.target import did_you_mean
 
 _ASK_S = 60.0
@@ -99,7 +100,7 @@ def setup(device: RemoteDevice, runtime: str, progress: Progress = silent) -> No
         raise ConfigError(f"unknown runtime '{runtime}'", hint=did_you_mean(runtime, sorted(RUNTIMES)))
     progress(f"asking {device.name}", 0, None)
     board = _board(device)
-    with tempfile.TemporaryDirectory(prefix="edgecnn-setup-", ignore_cleanup_errors=True) as folder:
+    with scratch("setup") as folder:
         progress(f"fetching {runtime} for {board}", 0, None)
         files = _fetch(runtime, board, Path(folder))
         progress("packing", 0, None)

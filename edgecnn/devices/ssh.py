@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 
+from edgecnn.devices.agent_device import ending
 from edgecnn.devices.remote import RemoteDevice
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
 
@@ -37,7 +38,7 @@ class SshDevice(RemoteDevice):
         found = _ADDRESS.fullmatch(address)
         if found is None or (found.group(2) and not 0 < int(found.group(2)) < 1 << 16):
             raise ConfigError(
-                f"'{address}' names no host",
+                f"'{address}' is no host, or host and port",
                 hint="ssh:USER@HOST or ssh:USER@HOST:PORT, as in ssh:pi@raspberrypi.local",
             )
         self.name = f"ssh:{address}"
@@ -71,6 +72,10 @@ class SshDevice(RemoteDevice):
 
     def refusal(self, status: int, said: str) -> EdgeCNNError | None:
         """As the base class says, and ssh's own errors."""
+        if status < 0:
+            return DeviceError(
+                f"{self.name} was lost: ssh {ending(status)}", hint="what ran there has ended; measure again"
+            )
         if status != _FAILED:
             return super().refusal(status, said)
         last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "ssh failed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from edgecnn.devices.address import open_device
 from edgecnn.devices.job import Job
 from edgecnn.graph.graph import Graph
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 from edgecnn.target import Target
 
 _TIME_S = 0.5
@@ -60,7 +60,7 @@ def race_on(
     device = open_device(target.device)
 
     def race(first: Graph, second: Graph) -> Raced:
-        with tempfile.TemporaryDirectory(prefix="edgecnn-race-") as folder:
+        with scratch("race") as folder:
             jobs = []
             for name, graph in (("first", first), ("second", second)):
                 place = Path(folder) / name

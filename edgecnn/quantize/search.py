@@ -282,4 +282,5 @@ def _sentence(rows: list[Tried], chosen: Tried) -> str:
         return f"{chosen.name}: more accurate at {chosen.latency:.2f} times the latency, {figures} {before}"
     if chosen.accuracy > first.accuracy + _error(chosen):
         return f"{chosen.name}: more accurate at the same latency, {figures} {before}"
-    return f"{chosen.name}: the same accuracy and latency with less noise, {figures} {before}"
+    alike = "as accurate as the images can tell" if chosen.accuracy < first.accuracy else "the same accuracy"
+    return f"{chosen.name}: {alike} at the same latency with less noise, {figures} {before}"

@@ -123,6 +123,6 @@ def test_figures_for_people() -> None:
         "p50_ms": 1.0, "p90_ms": 1.25, "threads": 2, "cpu_model": None, "cpu_arch": "x86_64", "steady": True,
         "reason": "not steady: x", "gmacs_per_s": 12.3,
     }  # fmt: skip
-    manifest = {"measured": measured, "not_measured": None}
+    manifest = {"measured": measured, "not_measured": None, "device": "local"}
     assert describe_measured(manifest) == ("Latency 1 ms median, 1.25 ms p90 (2 threads, x86_64), 12 GMAC/s.")
-    assert "but not steady: x" in describe_measured({"measured": measured | {"steady": False}})
+    assert "but not steady: x" in describe_measured(manifest | {"measured": measured | {"steady": False}})

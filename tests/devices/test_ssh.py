@@ -356,7 +356,7 @@ def test_an_archive_that_would_leave_its_folder_is_refused(name: str, tmp_path: 
     ["", "pi@", "@host", "-oProxyCommand=x", "pi@-oProxyCommand=x", "a b", "host:", "host:0", "host:65536"],
 )
 def test_addresses_that_cannot_be_are_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="names no host"):
+    with pytest.raises(ConfigError, match="is no host, or host and port"):
         SshDevice(address)
 
 

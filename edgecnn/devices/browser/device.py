@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import secrets
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +20,7 @@ from edgecnn.devices.job import Job, read_result, write_job
 from edgecnn.errors import ConfigError, MissingDependency
 from edgecnn.measurement import Measurement
 from edgecnn.progress import Progress, silent
+from edgecnn.scratch import scratch
 from edgecnn.target import did_you_mean
 
 ACCELERATORS = ("wasm", "webgpu", "webnn")
@@ -115,7 +115,7 @@ class BrowserDevice(Device):
             raise ConfigError("no browser lets a page choose its cores", hint="leave --cores out")
         if job.threads > 1 and self._accelerator != "wasm":
             raise ConfigError(f"threads are for wasm, not for {self._accelerator}", hint="--threads 1")
-        with tempfile.TemporaryDirectory(prefix="edgecnn-") as name:
+        with scratch("page") as name:
             folder = Path(name)
             write_job(job, folder, paced=False)
             told = self._converse(job, runtime, folder, progress)

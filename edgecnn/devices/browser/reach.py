@@ -48,7 +48,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ConfigError(
             f"cannot listen on {host} port {port}: {reason}",
-            hint="an address of this machine, or 0.0.0.0 for all of them",
+            hint="another --port, or --host with an address of this machine",
         ) from error
 
 
