@@ -76,3 +76,8 @@ class DeviceError(EdgeCNNError):
 
 class OutputError(EdgeCNNError):
     """Results cannot be written where they were asked for."""
+
+
+def last_line(text: str, otherwise: str = "no message") -> str:
+    """The last line that says something, in which programs say why they failed."""
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), otherwise)

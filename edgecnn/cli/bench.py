@@ -140,30 +140,14 @@ def bench(
                 progress=progress,
             )
             bundle = artifact.path
+        how: dict[str, Any] = {"device": place, "threads": threads, "cores": cores, "progress": progress}
         if soak is not None:
-            soaked = benchmark.soak(
-                bundle, soak, device=place, threads=threads, cores=cores, progress=progress
-            )
+            soaked = benchmark.soak(bundle, soak, **how)
         elif against is None:
-            measurement = benchmark.bench(
-                bundle,
-                device=place,
-                threads=threads,
-                cores=cores,
-                min_time_s=min_time,
-                min_runs=min_runs,
-                progress=progress,
-            )
+            measurement = benchmark.bench(bundle, **how, min_time_s=min_time, min_runs=min_runs)
         else:
             other, measurement, comparison = benchmark.compare(
-                bundle,
-                against,
-                device=place,
-                threads=threads,
-                cores=cores,
-                min_time_s=min_time,
-                min_runs=min_runs,
-                progress=progress,
+                bundle, against, **how, min_time_s=min_time, min_runs=min_runs
             )
     if soak is not None:
         _print_soak(soaked, plot, as_json)

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from edgecnn.devices.device import Device, Probe
 from edgecnn.devices.job import Job, read_result, write_job
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, last_line
 from edgecnn.measurement import MIN_PAIRS, Comparison, Measurement
 from edgecnn.progress import Progress, silent
 from edgecnn.scratch import scratch
@@ -253,8 +253,7 @@ class _Session:
         said = (self._folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
         if (refusal := self._device.refusal(status, said)) is not None:
             return refusal
-        last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "no message")
-        return DeviceError(f"{self._about()} {ending(status)} while {self._doing}: {last}")
+        return DeviceError(f"{self._about()} {ending(status)} while {self._doing}: {last_line(said)}")
 
 
 def ending(status: int) -> str:

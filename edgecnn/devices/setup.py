@@ -17,7 +17,7 @@ from typing import Any
 
 from edgecnn.agent.runtimes import RUNTIMES
 from edgecnn.devices.remote import PACKAGES, RemoteDevice, archive, python
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, one_line
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, last_line, one_line
 from edgecnn.fetch.published import FetchError
 from edgecnn.fetch.wheels import NoWheels, Platform, unpack_wheels
 from edgecnn.progress import Progress, silent
@@ -129,8 +129,8 @@ def _run(device: RemoteDevice, program: str, failed: str) -> str:
         raise DeviceError(f"{device.name} has not answered for {_ASK_S:g} s") from error
     if reply.returncode:
         refusal = device.refusal(reply.returncode, reply.stderr)
-        last = (reply.stderr.strip() or "no message").split("\n")[-1]
-        raise refusal or DeviceError(f"{device.name}: {failed}: {one_line(last)}")
+        why = one_line(last_line(reply.stderr))
+        raise refusal or DeviceError(f"{device.name}: {failed}: {why}")
     return reply.stdout
 
 

@@ -9,7 +9,7 @@ import sys
 
 from edgecnn.devices.agent_device import ending
 from edgecnn.devices.remote import RemoteDevice
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency
+from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, last_line
 
 _CONNECT_S = 10
 # A peer that answers none of so many questions, so many seconds apart, is gone.
@@ -78,7 +78,7 @@ class SshDevice(RemoteDevice):
             )
         if status != _FAILED:
             return super().refusal(status, said)
-        last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "ssh failed")
+        last = last_line(said, "ssh failed")
         if re.search(_LOST, said, re.MULTILINE):
             return DeviceError(
                 f"{self.name} was lost: {last}",

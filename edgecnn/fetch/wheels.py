@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecnn.errors import MissingDependency, one_line
+from edgecnn.errors import MissingDependency, last_line, one_line
 from edgecnn.fetch.packages import TIMEOUT_S
 from edgecnn.fetch.published import FetchError
 
@@ -79,5 +79,5 @@ def unpack_wheels(wanted: Sequence[str], platform: Platform, folder: Path) -> No
     unreachable = "connection broken by" in reply.stderr
     if not unreachable and re.search("No matching distribution|ResolutionImpossible", reply.stderr):
         raise NoWheels
-    last = (reply.stderr.strip() or "no message").split("\n")[-1]
-    raise FetchError("the package index cannot be reached" if unreachable else one_line(last))
+    why = "the package index cannot be reached" if unreachable else one_line(last_line(reply.stderr))
+    raise FetchError(why)

@@ -17,7 +17,7 @@ from pathlib import Path
 import segno
 
 from edgecnn.devices.adb_client import Adb, choose, find_adb
-from edgecnn.errors import ConfigError, DeviceError, MissingDependency, one_line
+from edgecnn.errors import ConfigError, DeviceError, MissingDependency, last_line, one_line
 
 _LAST_PORT = 65535
 _TOOL_S = 30.0
@@ -142,8 +142,8 @@ def make_certificate(folder: Path, host: str) -> Path:
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TOOL_S, check=True)
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise DeviceError(f"openssl made no certificate: {one_line(said[-1])}") from error
+        said = one_line(last_line(error.stderr.decode(errors="replace")))
+        raise DeviceError(f"openssl made no certificate: {said}") from error
     except subprocess.TimeoutExpired as error:
         raise DeviceError(f"openssl made no certificate within {_TOOL_S:g} s") from error
     with pem.open("a", encoding="utf-8") as file:
