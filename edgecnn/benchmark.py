@@ -20,6 +20,9 @@ from edgecnn.measurement import Comparison, Measurement
 from edgecnn.progress import Progress, silent
 from edgecnn.scratch import scratch
 
+QUICK_S = 8.0
+"""The longest that a quick measurement takes after its warm-up, which takes 2 s at most."""
+
 if TYPE_CHECKING:
     from edgecnn.soak import Soak
 
@@ -32,6 +35,7 @@ def bench(
     cores: str | None = None,
     min_time_s: float = 2.0,
     min_runs: int = 50,
+    max_time_s: float | None = None,
     progress: Progress = silent,
 ) -> Measurement:
     """Time a bundle in a process of its own, after a warm-up, for at least so long and so many runs.
@@ -46,6 +50,7 @@ def bench(
         cores: that it is pinned to: ``big``, ``little`` or numbers as in ``0-3``; None: it is not.
         min_time_s: timed runs take at least this long.
         min_runs: and there are at least so many.
+        max_time_s: but no longer than this; None for half a minute, or twice ``min_time_s``.
         progress: told how far it is.
 
     Raises:
@@ -56,7 +61,7 @@ def bench(
         ParityError: the device computes something else than the graph.
     """
     artifact = read(Path(bundle))
-    job = _job(artifact, threads, cores, min_time_s, min_runs)
+    job = _job(artifact, threads, cores, min_time_s, min_runs, max_time_s)
     place = _place(artifact, device)
     with _verified(place, [(artifact, job)]) as ([job], check):
         measurement = place.measure(job, progress=progress)
@@ -101,6 +106,7 @@ def compare(
     cores: str | None = None,
     min_time_s: float = 2.0,
     min_runs: int = 50,
+    max_time_s: float | None = None,
     progress: Progress = silent,
 ) -> tuple[Measurement, Measurement, Comparison]:
     """Time two bundles in turns on one device: the ratio of ``bundle`` over ``against`` with its interval.
@@ -113,7 +119,9 @@ def compare(
     """
     artifacts = read(Path(against)), read(Path(bundle))
     place = _place(artifacts[1], device)
-    asked = [(artifact, _job(artifact, threads, cores, min_time_s, min_runs)) for artifact in artifacts]
+    asked = [
+        (artifact, _job(artifact, threads, cores, min_time_s, min_runs, max_time_s)) for artifact in artifacts
+    ]
     with _verified(place, asked) as (jobs, check):
         *measured, comparison = place.compare(*jobs, progress=progress)
         of_against, of_bundle = check(measured)
@@ -146,7 +154,7 @@ def soak(
             bundle, device=place, threads=threads, cores=cores, min_time_s=0.1, min_runs=1, progress=progress
         )
         check = first.check
-    soaked = soak_on(place, _job(artifact, threads, cores, 2.0, 1), seconds, progress=progress)
+    soaked = soak_on(place, _job(artifact, threads, cores, 2.0, 1, None), seconds, progress=progress)
     return replace(soaked, measurement=replace(soaked.measurement, check=check))
 
 
@@ -156,20 +164,32 @@ def _place(artifact: Artifact, device: str | Device | None) -> Device:
     return open_device(artifact.device if device is None else device)
 
 
-def check_limits(min_time_s: float, min_runs: int) -> None:
+def check_limits(min_time_s: float, min_runs: int, max_time_s: float | None = None) -> None:
     """Refuse limits that no measurement can reach.
 
     Raises:
-        ConfigError: a time that is not a positive number of seconds, or no run at all.
+        ConfigError: a time that is not a positive number of seconds, or longer than the longest; no run.
     """
     if not (math.isfinite(min_time_s) and min_time_s > 0):
         raise ConfigError(f"a measurement cannot take {min_time_s:g} s", hint="a positive number of seconds")
     if min_runs < 1:
         raise ConfigError(f"a measurement cannot have {min_runs} runs", hint="1 or more")
+    if max_time_s is not None and not max_time_s >= min_time_s:
+        raise ConfigError(
+            f"a measurement of at least {min_time_s:g} s cannot end within {max_time_s:g} s",
+            hint="shorten the one or lengthen the other",
+        )
 
 
-def _job(artifact: Artifact, threads: int, cores: str | None, min_time_s: float, min_runs: int) -> Job:
-    check_limits(min_time_s, min_runs)
+def _job(
+    artifact: Artifact,
+    threads: int,
+    cores: str | None,
+    min_time_s: float,
+    min_runs: int,
+    max_time_s: float | None,
+) -> Job:
+    check_limits(min_time_s, min_runs, max_time_s)
     return Job(
         model=artifact.model,
         companions=artifact.companions,
@@ -183,5 +203,5 @@ def _job(artifact: Artifact, threads: int, cores: str | None, min_time_s: float,
         cores=cores,
         min_time_s=min_time_s,
         min_runs=min_runs,
-        max_time_s=max(30.0, 2 * min_time_s),
+        max_time_s=max(30.0, 2 * min_time_s) if max_time_s is None else max_time_s,
     )
