@@ -36,4 +36,4 @@ def count(bundle: Path, cpu: str, as_json: bool) -> None:
     per_mac = "" if c.instructions_per_mac is None else f", {c.instructions_per_mac:.3f} per MAC"
     click.echo(f"  {c.cpu}    {c.instructions / 1e6:,.3f} M instructions per inference{per_mac}")
     click.echo(f"  spread        {c.spread:.1e} over {len(c.runs)} inferences")
-    click.echo(f"  with          {c.runtime}, Python {c.python}, QEMU {c.qemu}")
+    click.echo(f"  with          {c.runtime}, Python {c.python}, glibc {c.libc}, QEMU {c.qemu}")

@@ -49,6 +49,8 @@ class Count:
     """The runtime's package and version."""
     python: str
     """Version of the Python that called it."""
+    libc: str
+    """Version of the C library below it."""
     qemu: str
     """Version of the emulator."""
 
@@ -113,6 +115,7 @@ def count(bundle: str | Path, cpu: str, progress: Progress = silent) -> Count:
         runs=_inferences(counts),
         runtime=runtime,
         python=versions["python"],
+        libc=system.libc,
         qemu=qemu.version,
     )
 

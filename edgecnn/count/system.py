@@ -1,8 +1,10 @@
-"""The arm64 system that is emulated: a small Debian, and what Linux would say there of a core."""
+"""The system that is emulated: a small Debian, and what Linux would say there of a core."""
 
 from __future__ import annotations
 
 import hashlib
+import platform
+import re
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -13,30 +15,51 @@ from typing import Any
 
 from edgecnn.count.kept import kept_folder
 from edgecnn.count.process import last_words, run
-from edgecnn.errors import ConfigError, MissingDependency, one_line
-from edgecnn.fetch.published import FetchError, PublishedFile
-from edgecnn.fetch.url import download_url
+from edgecnn.errors import ConfigError, MissingDependency
+from edgecnn.fetch.packages import download_debian
+from edgecnn.fetch.published import FetchError
 from edgecnn.fetch.wheels import Platform
 from edgecnn.progress import Progress
 from edgecnn.target import did_you_mean
 
 # As many as the boards have; one of them computes.
 _CORES = 4
+_MACHINES = {"arm64": "aarch64", "armhf": "armv7l"}
+# What it takes to run Python and the runtimes.
+_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
+# Names of the packages that a system consists of, in its own folder.
+_LIST = "packages.txt"
 
 
 @dataclass(frozen=True)
 class System:
-    """An arm64 system that nothing has been started of."""
+    """A Debian system for another machine that nothing has been started of."""
 
     folder: Path
     """Where it lies, as it would below ``/``."""
-    platform: Platform
-    """Which wheels fit it."""
+    machine: str
+    """What its kernel would call the machine, such as ``aarch64``."""
 
     @property
     def interpreter(self) -> Path:
         """Its Python."""
-        return self.folder / "usr" / "bin" / f"python{self.platform.python}"
+        return next((self.folder / "usr" / "bin").glob("python3.*[0-9]"))
+
+    @property
+    def libc(self) -> str:
+        """Version of its glibc: ``2.36-9+deb12u14``."""
+        [package] = (line for line in self._packages() if line.startswith("libc6_"))
+        return package.split("_")[1]
+
+    @property
+    def platform(self) -> Platform:
+        """Which wheels fit it."""
+        return Platform(
+            self.interpreter.name.removeprefix("python"), self.machine, int(re.split(r"[.-]", self.libc)[1])
+        )
+
+    def _packages(self) -> list[str]:
+        return (self.folder / _LIST).read_text(encoding="utf-8").splitlines()
 
 
 @dataclass(frozen=True)
@@ -57,36 +80,62 @@ def open_cpu(name: str) -> Cpu:
     Raises:
         ConfigError: none is called so.
     """
-    known = _read_toml("cpus.toml")
+    known = _cpus()
     if name not in known:
         raise ConfigError(f"unknown core '{name}'", hint=did_you_mean(name, list(known)))
     return Cpu(name, **known[name])
 
 
-def fetch_system(progress: Progress) -> System:
-    """An arm64 system with Python, fetched first where it is not in the cache.
+def fetch_system(
+    progress: Progress, architecture: str = "arm64", packages: tuple[str, ...] = _PACKAGES
+) -> System:
+    """A system with Python, of the release that runs here, fetched first where it is not in the cache.
+
+    Args:
+        progress: told how far it is.
+        architecture: one of ``arm64`` and ``armhf``, as Debian calls them.
+        packages: of which it consists, with all that they depend on.
 
     Raises:
         MissingDependency: it cannot be fetched or unpacked.
         OutputError: the cache cannot be written.
     """
-    known = _read_toml("system.toml")
-    packages: list[dict[str, str]] = known["package"]
-    digest = hashlib.sha256("".join(package["sha256"] for package in packages).encode()).hexdigest()
+    digest = hashlib.sha256(" ".join(packages).encode()).hexdigest()
 
     def make(folder: Path, scratch: Path) -> None:
         unpacker = shutil.which("dpkg-deb")
         if unpacker is None:
             raise MissingDependency("dpkg-deb is not installed", hint="apt-get install dpkg")
-        for done, package in enumerate(packages):
-            progress("fetching the arm64 system", done, len(packages))
-            archive = _download(package["path"], package["sha256"], known["mirrors"], scratch)
+        try:
+            archives = download_debian(
+                packages, architecture, scratch, f"fetching an {architecture} system", progress
+            )
+        except FetchError as error:
+            raise MissingDependency(
+                f"a Debian system for {architecture} cannot be fetched: {error}",
+                hint="check the network, and that apt's sources have that architecture, as Debian's do; it "
+                "is fetched once, and kept in the cache",
+            ) from error
+        for archive in archives:
             log = scratch / "log"
             if run([unpacker, "-x", str(archive), str(folder)], log, lambda: None) != 0:
                 raise MissingDependency(f"{archive.name} cannot be unpacked: {last_words(log)}")
+        if not (folder / "lib").exists():  # as from Debian 13 on
+            (folder / "lib").symlink_to("usr/lib")
+        names = "".join(f"{archive.name}\n" for archive in archives)
+        (folder / _LIST).write_text(names, encoding="utf-8")
 
-    platform = Platform(known["python"], "aarch64", known["glibc_minor"])
-    return System(kept_folder(f"system-{digest[:12]}", make), platform)
+    name = f"system-{architecture}-{_release()}-{digest[:8]}"
+    return System(kept_folder(name, make), _MACHINES[architecture])
+
+
+def _release() -> str:
+    """The release of the system that runs here, whose packages apt has: ``debian-12``."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return "unknown"
+    return f"{release['ID']}-{release.get('VERSION_ID', 'unstable')}"
 
 
 def lay_out(system: System, cpu: Cpu, root: Path) -> None:
@@ -123,18 +172,6 @@ def _cpuinfo(cpu: Cpu, core: int) -> str:
     return "".join(f"{name}\t: {value}\n" for name, value in fields.items())
 
 
-def _download(path: str, sha256: str, mirrors: list[str], scratch: Path) -> Path:
-    file = PublishedFile(path.rpartition("/")[2], sha256, None, ())
-    reasons = []
-    for mirror in mirrors:
-        try:
-            return download_url(file, f"{mirror}/{path}", scratch, scratch, lambda *_: None)
-        except FetchError as error:
-            reasons.append(f"{mirror}: {error}")
-    said = one_line(f"{file.name} cannot be fetched: {'; '.join(reasons)}")
-    raise MissingDependency(said, hint="check the network; it is fetched once, and kept in the cache")
-
-
 @cache
-def _read_toml(name: str) -> dict[str, Any]:
-    return tomllib.loads((files("edgecnn.count") / name).read_text(encoding="utf-8"))
+def _cpus() -> dict[str, Any]:
+    return tomllib.loads((files("edgecnn.count") / "cpus.toml").read_text(encoding="utf-8"))

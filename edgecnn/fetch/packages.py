@@ -70,6 +70,45 @@ def _debian(package: Archive, folder: Path, title: str, progress: Progress) -> P
     return _only(folder, "*.deb", "apt-get")
 
 
+def download_debian(
+    names: Sequence[str], architecture: str, folder: Path, title: str, progress: Progress
+) -> list[Path]:
+    """Debian packages for another architecture, with all that they depend on, from the places that this
+    machine's apt is set to; apt checks them against their signed lists.
+
+    Args:
+        names: of the packages.
+        architecture: as Debian calls it, such as ``arm64``.
+        folder: an existing folder, for apt alone.
+        title: what progress is called.
+        progress: told of the bytes that came.
+
+    Raises:
+        FetchError: apt is not there, or does not deliver.
+    """
+    client = _client("apt-get", "apt-get is not there (it is part of Debian and Ubuntu)")
+    archives = folder / "cache" / "archives"
+    for place in (folder / "state" / "lists" / "partial", archives / "partial"):
+        place.mkdir(parents=True)
+    (folder / "status").touch()  # of a machine on which nothing is installed
+    settings = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "Acquire::Languages": "none",
+        "Acquire::http::Timeout": TIMEOUT_S,
+        "Debug::NoLocking": "true",
+        "Dir::Cache": folder / "cache",
+        "Dir::State": folder / "state",
+        "Dir::State::status": folder / "status",
+    }
+    command = [client, "--quiet", *(f"-o{name}={value}" for name, value in settings.items())]
+    _run([*command, "update"], folder, title, progress, {})
+    _run([*command, "install", "--yes", "--download-only", *names], folder, title, progress, {})
+    return sorted(archives.glob("*.deb"))
+
+
 def _client(name: str, missing: str) -> str:
     found = shutil.which(name)
     if found is None:

@@ -18,7 +18,6 @@ from edgecnn.fetch.published import Archive, FetchError, PublishedFile
 from edgecnn.fetch.url import download_url
 from edgecnn.progress import Progress
 
-_PYPI = "https://pypi.org/simple"
 _MAX_PAGE_BYTES = 32 << 20
 _LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 
@@ -63,7 +62,17 @@ def _index_url() -> str:
         command = [sys.executable, "-P", "-m", "pip", "config", "get", "global.index-url"]
         told = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=False)
         chosen = told.stdout.strip() if told.returncode == 0 else ""
-    return (chosen or _PYPI).rstrip("/")
+    return (chosen or _default_index()).rstrip("/")
+
+
+def _default_index() -> str:
+    """The one that pip uses where none was chosen, from its help."""
+    command = [sys.executable, "-P", "-m", "pip", "download", "--help"]
+    told = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, text=True, check=False)
+    default = re.search(r"Package\s+Index\s+\(default\s+(\S+)\)", told.stdout)
+    if default is None:
+        raise FetchError("pip does not say which index it uses")
+    return default[1]
 
 
 def _normal(name: str) -> str:

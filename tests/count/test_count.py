@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +19,14 @@ from click.testing import CliRunner
 from edgecnn import pipeline
 from edgecnn.bundle.write import read, sha256_of
 from edgecnn.cli.count import count as command
-from edgecnn.count import system as system_module
 from edgecnn.count.count import Count, count
 from edgecnn.count.kept import kept_folder
 from edgecnn.count.qemu import Qemu, build_plugin, find_qemu
-from edgecnn.count.system import fetch_system, lay_out, open_cpu
+from edgecnn.count.system import System, fetch_system, lay_out, open_cpu
 from edgecnn.count.wheels import fetch_runtime
 from edgecnn.data.calibration import calibration_images
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, OutputError
 from edgecnn.fetch.cache import data_dir
-from edgecnn.fetch.wheels import Platform
 from edgecnn.progress import silent
 
 REPEATS_TO = 1e-4
@@ -97,6 +92,14 @@ def wait_for(look: Callable[[], T | None]) -> T:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
+
+
+def bare_system(folder: Path) -> System:
+    """What it is known by, and nothing in it."""
+    (folder / "usr" / "bin").mkdir(parents=True)
+    (folder / "usr" / "bin" / "python3.11").touch()
+    (folder / "packages.txt").write_text("libc6_2.36-9+deb12u14_arm64.deb\nzlib1g_1.2_arm64.deb\n")
+    return System(folder, "aarch64")
 
 
 def one_clear_line(error: EdgeCNNError) -> str:
@@ -275,35 +278,18 @@ def test_no_compiler_that_works(
     assert list(empty_cache.iterdir()) == []
 
 
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a server that has the place of Debian's."""
-    folder = tmp_path / "mirror"
-    folder.mkdir()
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            return
-
-    known = system_module._read_toml("system.toml")
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        served = {**known, "mirrors": [f"http://127.0.0.1:{server.server_port}"]}
-        monkeypatch.setattr(system_module, "_read_toml", lambda name: served)
-        yield folder
-        server.shutdown()
-
-
 @pytest.mark.skipif(bool(lacking("dpkg-deb")), reason="lacking: dpkg-deb")
-def test_a_system_that_cannot_be_had_leaves_nothing(mirror: Path, empty_cache: Path) -> None:
-    with pytest.raises(MissingDependency, match="404") as caught:
+def test_a_system_that_cannot_be_had_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    program(tmp_path / "bin", "apt-get", "echo 'E: Unable to locate package python3-minimal'; exit 100")
+    with pytest.raises(MissingDependency, match="Unable to locate package python3-minimal") as caught:
         fetch_system(silent)
-    assert "network" in str(caught.value.hint)
-    for package in system_module._read_toml("system.toml")["package"]:
-        place = mirror / package["path"]
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(b"!<arch>\nsomething else")
-    with pytest.raises(MissingDependency, match="wrong SHA-256") as caught:
+    assert "apt's sources" in str(caught.value.hint)
+    find = "for given; do case $given in *Dir::Cache=*) place=${given#*=};; esac; done"
+    program(tmp_path / "bin", "apt-get", f"{find}; echo no > $place/archives/a.deb")
+    with pytest.raises(MissingDependency, match=r"a\.deb cannot be unpacked") as caught:
         fetch_system(silent)
     one_clear_line(caught.value)
     assert list(empty_cache.iterdir()) == []
@@ -338,7 +324,7 @@ def test_a_runtime_that_is_not_installed(
     empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgecnn.count.wheels.version_of", lambda package: None)
-    system = system_module.System(tmp_path, Platform("3.11", "aarch64", 36))
+    system = bare_system(tmp_path)
     with pytest.raises(MissingDependency, match="ai-edge-litert is not installed") as caught:
         fetch_runtime("tflite", system, silent)
     assert caught.value.hint == "pip install ai-edge-litert"
@@ -354,7 +340,7 @@ def test_wheels_that_cannot_be_had(
         ("PIP_CONFIG_FILE", "/dev/null"),
     ):
         monkeypatch.setenv(name, value)
-    system = system_module.System(tmp_path, Platform("3.11", "aarch64", 36))
+    system = bare_system(tmp_path)
     with pytest.raises(MissingDependency, match=r"ai-edge-litert .* for arm64 cannot be fetched") as caught:
         fetch_runtime("tflite", system, silent)
     one_clear_line(caught.value)
@@ -374,7 +360,7 @@ def test_linux_says_which_core_it_is(
     name: str, part: str, variant: int, revision: int, tmp_path: Path
 ) -> None:
     """Part numbers: the cores' technical reference manuals, MIDR_EL1."""
-    lay_out(system_module.System(tmp_path, Platform("3.11", "aarch64", 36)), open_cpu(name), tmp_path)
+    lay_out(bare_system(tmp_path / "system"), open_cpu(name), tmp_path)
     first, *others = (tmp_path / "proc" / "cpuinfo").read_text().split("\n\n")
     fields = dict(re.split(r"\s*: ", line) for line in first.splitlines())
     assert fields["CPU implementer"] == "0x41"

@@ -1,4 +1,4 @@
-"""The runtimes that run in a page: fetched once from the npm registry, known by their SHA-256."""
+"""The runtimes that run in a page: fetched once with npm, known by their SHA-256."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from edgecnn.fetch.cache import data_dir, has_sha256, work_folder
 from edgecnn.fetch.published import Archive, FetchError
 from edgecnn.progress import Progress, silent
 
-_REGISTRY = "https://registry.npmjs.org"
 # The folder that npm puts every member of a package in.
 _TOP = "package/"
 
 
 @dataclass(frozen=True)
 class Package:
-    """An archive of the npm registry, and what is kept of it."""
+    """An npm package, and what is kept of it."""
 
     name: str
     """Name in the registry, with its scope."""
@@ -38,13 +37,9 @@ class Package:
     """SHA-256 of each file that is kept, by its path in the package."""
 
     @property
-    def places(self) -> tuple[Archive, ...]:
-        """Where it is had: by npm, where that is installed, from the registry that it is set to; else from
-        the public one."""
-        base = self.name.rpartition("/")[2]
-        url = f"{_REGISTRY}/{self.name}/-/{base}-{self.version}.tgz"
-        by_npm = (Archive("npm", self.name, self.version, self.sha256),) if shutil.which("npm") else ()
-        return (*by_npm, Archive("url", url, None, self.sha256))
+    def archive(self) -> Archive:
+        """Where it is had."""
+        return Archive("npm", self.name, self.version, self.sha256)
 
 
 @dataclass(frozen=True)
@@ -98,23 +93,20 @@ class BrowserRuntime:
         return found
 
     def _fetch(self, package: Package, scratch: Path, progress: Progress) -> None:
-        reasons = []
-        archives = Archives(scratch, self.folder, progress)
-        for archive in package.places:
-            unpacked = Path(tempfile.mkdtemp(dir=scratch))
-            try:
-                wanted = frozenset(f"{_TOP}{member}" for member in package.files)
-                for path, file in archives.take_out(archive, wanted, unpacked).items():
-                    if not has_sha256(file, package.files[path.removeprefix(_TOP)]):
-                        raise FetchError(f"{path} in it has the wrong SHA-256")
-                    os.replace(file, self.folder / Path(path).name)
-                return
-            except (FetchError, OSError) as error:
-                reasons.append(f"{archive}: {error}")
-        raise MissingDependency(
-            f"{self.name} is not in the cache and cannot be fetched: {'; '.join(reasons)}",
-            hint=f"check the network; the cache is {self.folder}",
-        )
+        unpacked = Path(tempfile.mkdtemp(dir=scratch))
+        wanted = frozenset(f"{_TOP}{member}" for member in package.files)
+        try:
+            found = Archives(scratch, self.folder, progress).take_out(package.archive, wanted, unpacked)
+            for path, file in found.items():
+                if not has_sha256(file, package.files[path.removeprefix(_TOP)]):
+                    raise FetchError(f"{path} in it has the wrong SHA-256")
+                os.replace(file, self.folder / Path(path).name)
+        except (FetchError, OSError) as error:
+            by_hand = "apt-get install npm" if shutil.which("npm") is None else "check the network"
+            raise MissingDependency(
+                f"{self.name} is not in the cache and cannot be fetched: {package.archive}: {error}",
+                hint=f"{by_hand}; it is fetched once, into {self.folder}",
+            ) from error
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Fetching the runtimes: from npm or the public registry, and never the wrong bytes."""
+"""Fetching the runtimes with npm, and never the wrong bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn.devices.browser import runtimes
 from edgecnn.devices.browser.runtimes import BrowserRuntime, Package, browser_runtime, browser_runtimes
 from edgecnn.errors import ConfigError, MissingDependency
-from edgecnn.fetch.published import Archive
 
 CODE = b"export const answer = 42;"
 
@@ -44,7 +42,7 @@ def runtime(**changes: str) -> BrowserRuntime:
 
 @pytest.fixture
 def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An npm that delivers one archive, an empty cache, and no way to the public registry."""
+    """An npm that delivers one archive, and an empty cache."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "set.tgz").write_bytes(ARCHIVE)
@@ -52,8 +50,6 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "npm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
-    # Port 9 is discard: nothing listens there.
-    monkeypatch.setattr(runtimes, "_REGISTRY", "http://127.0.0.1:9")
     return folder
 
 
@@ -84,7 +80,7 @@ def test_a_file_that_was_changed_in_the_cache_is_fetched_again(npm: Path) -> Non
 def test_what_is_not_the_runtime_is_refused(wanted: BrowserRuntime, reason: str, npm: Path) -> None:
     with pytest.raises(MissingDependency, match=reason) as caught:
         wanted.files()
-    assert "http://127.0.0.1:9/set/-/set-" in str(caught.value)
+    assert "network" in str(caught.value.hint)
     assert "\n" not in str(caught.value)
     assert wanted.cached() is None
 
@@ -96,11 +92,12 @@ def test_an_archive_with_another_file_in_it_is_refused(npm: Path) -> None:
         replace(wanted, packages=(package,)).files()
 
 
-def test_without_npm_the_public_registry_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_npm_the_user_hears_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    package = browser_runtime("tflite").packages[0]
-    url = f"https://registry.npmjs.org/@litertjs/core/-/core-{package.version}.tgz"
-    assert package.places == (Archive("url", url, None, package.sha256),)
+    monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(MissingDependency, match="npm is not installed") as caught:
+        runtime().files()
+    assert "apt-get install npm" in str(caught.value.hint)
 
 
 def test_no_two_files_of_a_runtime_have_one_name() -> None:
@@ -117,15 +114,14 @@ def test_a_runtime_that_no_browser_has() -> None:
 
 
 @pytest.mark.network
-def test_the_public_registry_has_what_npm_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The smallest package, without npm."""
+def test_npm_has_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The smallest package."""
     known = browser_runtime("tflite")
     small = replace(known, packages=known.packages[1:])
     assert small.packages[0].size_bytes < 10_000
-    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
     try:
         files = small.files()
     except MissingDependency as error:
-        pytest.skip(f"the npm registry is out of reach: {error}")
+        pytest.skip(f"out of reach: {error}")
     assert list(files) == ["bundle.js"]
