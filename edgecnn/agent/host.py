@@ -16,7 +16,7 @@ from . import raspberry_pi
 
 # Extensions that decide which int8 and fp16 kernels a runtime picks, by their names in /proc/cpuinfo.
 KERNEL_FEATURES = (
-    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8",
+    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
     "asimd", "asimdhp", "asimddp", "i8mm", "sve", "sme",
 )  # fmt: skip
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from edgecnn.agent import host
 from edgecnn.data.labelled import LabelledSet
 from edgecnn.errors import ConfigError, EdgeCNNError
 from edgecnn.progress import Progress
@@ -106,7 +107,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * recipe.rate(step, steps)
             pixels = images.to(device, non_blocking=True)
-            with _autocast(device):
+            with _bfloat16(device, device.type == "cuda"):
                 loss = loss_of(model(normalise(pixels)), pixels, labels.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -187,8 +188,10 @@ def _loss(
     )
 
     def distilled(logits: torch.Tensor, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            soft = functional.log_softmax(taught(normalise(pixels)).float() / warm, 1)
+        # Its answers alone are used: on a CPU with such instructions they come twice as fast so.
+        with torch.no_grad(), _bfloat16(device, True):
+            answers = taught(normalise(pixels)).float()
+        soft = functional.log_softmax(answers / warm, 1)
         own = functional.log_softmax(logits.float() / warm, 1)
         # Times the square of the temperature: gradients of the two shares stay comparable (section 2).
         apart = functional.kl_div(own, soft, reduction="batchmean", log_target=True) * warm**2
@@ -197,10 +200,13 @@ def _loss(
     return distilled
 
 
-def _autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU that computes in it; it needs no scaling of the loss, as float16 would."""
-    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+def _bfloat16(device: torch.device, wanted: bool) -> torch.autocast:
+    """Where the device computes in it; it needs no scaling of the loss, as float16 would."""
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = not {"avx512_bf16", "amx_bf16"}.isdisjoint(host.facts()["cpu_features"] or ())
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and able)
 
 
 @torch.no_grad()

@@ -37,8 +37,8 @@ class Recipe:
     """Length in steps of the moving average of the weights, which is what is kept; fewer at the start."""
     distill_weight: float = 0.0
     """Share of the loss that is the teacher's (arXiv:1503.02531); 0 without a teacher."""
-    temperature: float = 2.0
-    """Of teacher's and network's softmax in that share."""
+    temperature: float = 4.0
+    """Of teacher's and network's softmax in that share; 4 as in arXiv:1910.10699, section 4."""
     seed: int = 0
     """Of first weights, order and augmentation."""
 

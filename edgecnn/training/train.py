@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import filelock
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -62,7 +64,7 @@ def train(
     epochs: int | None = None,
     start: str | Path | None = None,
     freeze: int | None = None,
-    distill: str | Path | None = None,
+    distill: str | Path | Teacher | None = None,
     width: float | None = None,
     resolution: int | None = None,
     in_channels: int | None = None,
@@ -88,7 +90,8 @@ def train(
         epochs: passes over the training images; None for 30 from scratch, 12 from a checkpoint.
         start: first weights: ``imagenet``, the name of shipped ones, or a checkpoint; None for random ones.
         freeze: epochs in which only the last layer learns; None for none from scratch, else a third.
-        distill: a checkpoint of :func:`train` whose network teaches this one.
+        distill: whose outputs are part of what this one learns: a checkpoint of :func:`train`, or a
+            :class:`~edgecnn.training.loop.Teacher` with any other network for the same classes and input.
         width: multiplier on the channel counts.
         resolution: side of the input in pixels.
         in_channels: channels of the input.
@@ -290,13 +293,13 @@ def _recipe(epochs: int | None, transfer: bool, freeze: int | None, taught: bool
                 "there is nothing to freeze: the weights are random", hint="name first weights with --from"
             )
         chosen = replace(chosen, frozen_epochs=freeze)
-    return replace(chosen, distill_weight=0.7) if taught else chosen
+    return replace(chosen, distill_weight=0.9) if taught else chosen
 
 
 def _teacher(
-    distill: str | Path | None, spec: ModelSpec, preprocess: Preprocess
+    distill: str | Path | Teacher | None, spec: ModelSpec, preprocess: Preprocess
 ) -> tuple[Teacher | None, str | None]:
-    """The network in a checkpoint of :func:`train`, and the checkpoint's SHA-256.
+    """The teaching network, and the SHA-256 of its checkpoint, or of its weights where it has none.
 
     Raises:
         WeightsError: a file that does not say which network it is.
@@ -304,6 +307,8 @@ def _teacher(
     """
     if distill is None:
         return None, None
+    if isinstance(distill, Teacher):
+        return distill, hashlib.sha256(safetensors.torch.save(distill.model.state_dict())).hexdigest()
     if not Path(distill).is_file():
         raise WeightsError(
             f"there is no teacher {distill}", hint="pass a weights.safetensors of `edgecnn train`"
