@@ -3,10 +3,10 @@
     python benchmarks/train_cifar10.py
 
 Each network learns from the 50,000 training images alone; the 10,000 test images only judge it. The two
-widest learn from the answers of a ResNet-56 too (resnet56_cifar10.py), which learnt from the same images. What
-is kept is stored in 16-bit floats as ``edgecnn/zoo/trained/<variant>-cifar10.safetensors``, and the accuracy in
-it and in the results is that of the stored file. A training that was interrupted goes on when the script is
-run again.
+widest learn from the answers of a ResNet-56 too (resnet56_cifar10.py), which learnt from the same
+images. What is kept is stored in 16-bit floats as ``edgecnn/zoo/trained/<variant>-cifar10.safetensors``,
+and the accuracy in it and in the results is that of the stored file. A training that was interrupted
+goes on when the script is run again.
 
 On two cores it takes some hours, on a GPU minutes; the results say on what each was trained.
 """
