@@ -7,10 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.agent import host
+from edgecnn.count.qemu import find_qemu
+from edgecnn.devices.address import open_device
+from edgecnn.errors import MissingDependency
 from edgecnn.fetch.cache import cache_dir
 from edgecnn.target import shipped_targets_dir
 from edgecnn.versions import version_of
@@ -25,6 +29,19 @@ _PACKAGES = (
     ("runtime", "onnxruntime", "onnxruntime", ""),
     ("runtime", "ai_edge_litert.interpreter", "ai-edge-litert", ""),
     ("runtime", "openvino", "openvino", "[openvino]"),
+)
+
+# By kind: an address, and what it stands for.
+_DEVICES = {
+    "ssh": ("ssh:board", "boards, such as ssh:pi@raspberrypi.local"),
+    "adb": ("adb", "phones on USB"),
+    "browser": ("browser", "the browser of a phone or of this machine"),
+}
+# Programs, what they are for, and how to get them.
+_PROGRAMS = (
+    ("gcc", "to build the counter of instructions", "apt-get install gcc libc6-dev"),
+    ("npm", "to fetch what runs in a browser", "apt-get install npm"),
+    ("openssl", "for pages by https", "apt-get install openssl"),
 )
 
 # Extensions that multiply int8 by int8 and add up in int32 in one instruction.
@@ -64,6 +81,9 @@ def diagnose() -> list[Finding]:
     cores = host.facts()["cpu_count"]
     local = f"this machine, {cores} cores" if runs else "nothing can be measured without a runtime"
     findings.append(Finding("device", "local", runs, local))
+    findings += [_device(kind, *about) for kind, about in _DEVICES.items()]
+    findings.append(_found("tool", "qemu-aarch64", lambda: f"{find_qemu().version}, to count instructions"))
+    findings += [_program(*program) for program in _PROGRAMS]
     findings.append(_pip())
     findings.append(_folder("cache", cache_dir(), "set EDGECNN_CACHE_DIR to a folder that can"))
     findings.append(_temporary())
@@ -105,6 +125,32 @@ def _package(kind: str, module: str, package: str, extra: str, probe: subprocess
         return Finding(kind, package, False, f"not installed: pip install 'edgecnn{extra}'")
     why = complaint[-1] if complaint else f"the process ended with code {probe.returncode}"
     return Finding(kind, package, False, f"{version} is installed but cannot be imported: {why}")
+
+
+def _device(kind: str, address: str, stands_for: str) -> Finding:
+    def look() -> str:
+        open_device(address)
+        return stands_for
+
+    return _found("device", kind, look)
+
+
+def _program(name: str, what_for: str, remedy: str) -> Finding:
+    def look() -> str:
+        path = shutil.which(name)
+        if path is None:
+            raise MissingDependency(f"not there {what_for}", hint=remedy)
+        return f"{path}, {what_for}"
+
+    return _found("tool", name, look)
+
+
+def _found(kind: str, name: str, look: Callable[[], str]) -> Finding:
+    """What a look for it says, or what it lacks."""
+    try:
+        return Finding(kind, name, True, look())
+    except MissingDependency as error:
+        return Finding(kind, name, False, f"{error}: {error.hint}")
 
 
 def _pip() -> Finding:

@@ -149,4 +149,4 @@ def test_settings_of_another_kind_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="the device is local"):
             open_device("local", settings)
     assert open_device("local") is LOCAL
-    assert "local" in attached()
+    assert "local" in attached()[0]

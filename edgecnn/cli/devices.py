@@ -34,8 +34,9 @@ def devices(addresses: tuple[str, ...], setup: str | None, as_json: bool) -> Non
     if setup is not None and not addresses:
         raise ConfigError("--setup needs a device", hint=f"edgecnn devices ssh:USER@HOST --setup {setup}")
     found: list[tuple[str, Probe | EdgeCNNError]] = []
+    asked, no_phone = (addresses, None) if addresses else attached()
     with progress_bar() as progress:
-        for address in addresses or attached():
+        for address in asked:
             device = open_device(address)
             if setup is not None:
                 device.setup(setup, progress)
@@ -50,6 +51,8 @@ def devices(addresses: tuple[str, ...], setup: str | None, as_json: bool) -> Non
         print_json([_document(address, probe) for address, probe in found])
     else:
         _print(found)
+        if no_phone is not None:
+            print_line("phones", no_phone)
     if unreachable:
         raise unreachable[0]
 

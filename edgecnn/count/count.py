@@ -13,13 +13,14 @@ from pathlib import Path
 import edgecnn.agent
 from edgecnn.artifact import Artifact
 from edgecnn.bundle.write import read
+from edgecnn.count.cores import lay_out, open_cpu
 from edgecnn.count.guest import EMPTY_RUNS
 from edgecnn.count.process import last_words, run
 from edgecnn.count.qemu import build_plugin, find_qemu
-from edgecnn.count.system import System, fetch_system, lay_out, open_cpu
 from edgecnn.count.wheels import fetch_runtime
 from edgecnn.devices.agent_device import THREAD_VARIABLES, ending
 from edgecnn.errors import DeviceError, one_line
+from edgecnn.fetch.debian import System, fetch_system
 from edgecnn.progress import Progress, silent
 from edgecnn.scratch import scratch
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from edgecnn.count.kept import kept_folder
 from edgecnn.count.process import last_words, run
 from edgecnn.errors import MissingDependency
+from edgecnn.fetch.kept import kept_folder
 from edgecnn.progress import Progress
 
 _PROGRAM = "qemu-aarch64"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecnn.agent.runtimes import RUNTIMES
-from edgecnn.count.kept import kept_folder
-from edgecnn.count.system import System
 from edgecnn.errors import MissingDependency
+from edgecnn.fetch.debian import System
+from edgecnn.fetch.kept import kept_folder
 from edgecnn.fetch.published import FetchError
 from edgecnn.fetch.wheels import NoWheels, unpack_wheels
 from edgecnn.progress import Progress

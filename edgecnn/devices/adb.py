@@ -1,4 +1,4 @@
-"""An Android phone by way of adb: Google's ``benchmark_model`` there, else Python under Termux."""
+"""An Android phone by way of adb: Google's ``benchmark_model`` there, else Python: brought, or Termux's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edgecnn.devices.adb_client import PLACE, Adb, Shell, choose, find_adb, list
 from edgecnn.devices.benchmark_model import NAMES
 from edgecnn.devices.device import Device, Probe
 from edgecnn.devices.job import Job
+from edgecnn.devices.phone_linux import LinuxDevice
 from edgecnn.devices.phone_run import PhoneRun
 from edgecnn.devices.remote import RemoteDevice
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, one_line
@@ -70,11 +71,11 @@ class AdbDevice(Device):
             facts = phone.read_facts(shell)
             tool = self._tool(shell, [job])
             if tool is None:
-                termux = self._termux(shell, [job])
+                python = self._python(shell, [job])
                 states = [phone.read_state(shell)]
-                measured = termux.measure(job, progress=progress)
+                measured = python.measure(job, progress=progress)
                 states.append(phone.read_state(shell))
-                return _with_state(measured, facts, states)
+                return _with_state(measured, python, facts, states)
             run = stack.enter_context(_run(shell, facts, tool, job, "a"))
             run.compute_outputs(progress)
             run.warm_up(progress)
@@ -100,11 +101,12 @@ class AdbDevice(Device):
             facts = phone.read_facts(shell)
             tool = self._tool(shell, [job_a, job_b])
             if tool is None:
-                termux = self._termux(shell, [job_a, job_b])
+                python = self._python(shell, [job_a, job_b])
                 states = [phone.read_state(shell)]
-                a, b, comparison = termux.compare(job_a, job_b, seed=seed, progress=progress)
+                a, b, comparison = python.compare(job_a, job_b, seed=seed, progress=progress)
                 states.append(phone.read_state(shell))
-                return _with_state(a, facts, states), _with_state(b, facts, states), comparison
+                a, b = (_with_state(measured, python, facts, states) for measured in (a, b))
+                return a, b, comparison
             runs = [
                 stack.enter_context(_run(shell, facts, tool, job, folder))
                 for folder, job in (("a", job_a), ("b", job_b))
@@ -132,7 +134,7 @@ class AdbDevice(Device):
             runtimes: dict[str, str | None] = dict.fromkeys(RUNTIMES)
             notes: tuple[str, ...] = ()
             try:
-                python = self._termux(shell, []).probe()
+                python = self._python(shell, []).probe()
             except EdgeCNNError as error:
                 notes = (f"for onnxruntime: {error.hint or error}",)
                 if tool is None:
@@ -144,6 +146,19 @@ class AdbDevice(Device):
             if tool is not None:
                 runtimes["tflite"] = f"by {tool.rpartition('/')[2]}"
         return Probe(about, runtimes, notes)
+
+    def setup(self, runtime: str, progress: Progress = silent) -> None:
+        """Bring Python, with libraries of its own, and a runtime; experimental.
+
+        Raises:
+            ConfigError: an unknown runtime, or a phone whose processor is another than what there is.
+            MissingDependency: they cannot be fetched here.
+            DeviceError: the phone cannot be reached, has no room, or does not run what was brought.
+        """
+        with self._shell() as shell:
+            linux = LinuxDevice(shell.adb, PLACE)
+            linux.bring(shell, progress)
+            linux.setup(runtime, progress)
 
     @contextlib.contextmanager
     def _shell(self) -> Iterator[Shell]:
@@ -168,27 +183,35 @@ class AdbDevice(Device):
         paths = [f"{PLACE}/{name}" for name in NAMES]
         return next((path for path in paths if shell.run("test", "-x", path)[0] == 0), None)
 
-    def _termux(self, shell: Shell, jobs: list[Job]) -> TermuxDevice:
-        """Python under Termux, for jobs that nothing else there can run.
+    def _python(self, shell: Shell, jobs: list[Job]) -> TermuxDevice | LinuxDevice:
+        """Python there, for jobs that nothing else can run: what was brought, else Termux's.
 
         Raises:
             MissingDependency: it has none, or none that adb may enter.
         """
-        device = TermuxDevice(shell.adb)
+        linux = LinuxDevice(shell.adb, PLACE)
+        if linux.is_there(shell):
+            return linux
+        termux = TermuxDevice(shell.adb)
         status, said = shell.run("run-as", "com.termux", "ls", f"{TERMUX}/usr/bin/python3")
         if status == 0:
-            return device
-        refusal = device.refusal(status, said) or MissingDependency(
+            return termux
+        refusal = termux.refusal(status, said) or MissingDependency(
             f"{self.name} has no Termux that answers: {one_line(said)}", hint=_TERMUX_HINT
         )
         if any(job.runtime == "tflite" for job in jobs):
             lacking = str(refusal).removeprefix(f"{self.name} has ")
-            raise MissingDependency(f"{self.name} has no benchmark_model and {lacking}", hint=_TOOL_HINT)
+            raise MissingDependency(
+                f"{self.name} has no benchmark_model and {lacking}",
+                hint=f"{_TOOL_HINT}; experimental: edgecnn devices {self.name} --setup tflite",
+            )
         raise refusal
 
 
 class TermuxDevice(RemoteDevice):
     """Python under Termux, reached as Termux's own user."""
+
+    how = "Termux"
 
     def __init__(self, adb: Adb) -> None:
         self.name = adb.name
@@ -233,16 +256,13 @@ class TermuxDevice(RemoteDevice):
 
 
 def phones() -> list[str]:
-    """The addresses of the phones that adb sees; none where there is no adb.
+    """The addresses of the phones that adb sees.
 
     Raises:
+        MissingDependency: there is no adb here.
         DeviceError: adb cannot start its server.
     """
-    try:
-        program = find_adb()
-    except MissingDependency:
-        return []
-    return [f"adb:{one.serial}" for one in list_attached(program)]
+    return [f"adb:{one.serial}" for one in list_attached(find_adb())]
 
 
 def _run(shell: Shell, facts: phone.Facts, tool: str, job: Job, folder: str) -> contextlib.closing[PhoneRun]:
@@ -250,7 +270,9 @@ def _run(shell: Shell, facts: phone.Facts, tool: str, job: Job, folder: str) -> 
     return contextlib.closing(PhoneRun(shell, tool, job, cores, folder))
 
 
-def _with_state(measured: Measurement, facts: phone.Facts, states: list[phone.State]) -> Measurement:
+def _with_state(
+    measured: Measurement, python: TermuxDevice | LinuxDevice, facts: phone.Facts, states: list[phone.State]
+) -> Measurement:
     """What Python measured, with what only adb's own user may read."""
     cores = list(facts.top_mhz) if measured.cores is None else list(measured.cores)
     state = field_values(phone.state_fields(states, measured.timed_at or states[0].at, cores))
@@ -260,5 +282,5 @@ def _with_state(measured: Measurement, facts: phone.Facts, states: list[phone.St
         **known,
         cpu_model=facts.cpu_model or measured.cpu_model,
         os=facts.os or measured.os,
-        options={**measured.options, "phone": phone.record(facts, states)},
+        options={**measured.options, "phone": phone.record(facts, states), "python": python.how},
     )

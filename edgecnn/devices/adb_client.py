@@ -244,6 +244,10 @@ class Shell:
         )
 
 
+NO_PHONE = "plug it in, and switch on USB debugging in its developer options"
+"""What to do where adb sees none."""
+
+
 def find_adb() -> str:
     """Path of the adb program.
 
@@ -291,7 +295,7 @@ def choose(program: str, serial: str | None) -> Adb:
     if not attached:
         raise DeviceError(
             f"adb sees no phone{'' if serial is None else f' {serial}'}",
-            hint="plug it in, and switch on USB debugging in its developer options",
+            hint=NO_PHONE,
         )
     if serial is None:
         if len(attached) > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecnn.devices.device import Device
 from edgecnn.devices.local import LOCAL
-from edgecnn.errors import ConfigError
+from edgecnn.errors import ConfigError, DeviceError, MissingDependency
 
 FORMS = {
     "local": "this machine",
@@ -82,8 +82,14 @@ def open_device(text: str, settings: Settings = Settings()) -> Device:
     raise ConfigError(f"unknown device '{text}'", hint=f"one of {', '.join(FORMS)}")
 
 
-def attached() -> list[str]:
-    """The addresses of what needs no name: this machine, and the phones that adb sees."""
+def attached() -> tuple[list[str], str | None]:
+    """The addresses of what needs no name, this machine and the phones that adb sees, and where there are
+    none, why."""
     from edgecnn.devices.adb import phones
+    from edgecnn.devices.adb_client import NO_PHONE
 
-    return ["local", *phones()]
+    try:
+        seen = phones()
+    except (MissingDependency, DeviceError) as error:
+        return ["local"], f"{error}: {error.hint}" if error.hint else str(error)
+    return ["local", *seen], None if seen else f"adb sees none: {NO_PHONE}"

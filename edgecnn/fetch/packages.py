@@ -104,8 +104,15 @@ def download_debian(
         "Dir::State::status": folder / "status",
     }
     command = [client, "--quiet", *(f"-o{name}={value}" for name, value in settings.items())]
-    _run([*command, "update"], folder, title, progress, {})
-    _run([*command, "install", "--yes", "--download-only", *names], folder, title, progress, {})
+    incomplete = None
+    try:
+        _run([*command, "update"], folder, title, progress, {})
+    except FetchError as error:
+        incomplete = error  # of some lists; the others may do
+    try:
+        _run([*command, "install", "--yes", "--download-only", *names], folder, title, progress, {})
+    except FetchError as error:
+        raise incomplete or error from error
     return sorted(archives.glob("*.deb"))
 
 

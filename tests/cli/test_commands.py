@@ -110,6 +110,25 @@ def test_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not found["local"].usable
 
 
+def test_doctor_says_what_devices_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import edgecnn.doctor
+
+    monkeypatch.setattr(edgecnn.doctor, "_PACKAGES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {finding.name: finding for finding in edgecnn.doctor.diagnose()}
+    for name, remedy in {
+        "ssh": "OpenSSH", "adb": "apt-get install adb", "npm": "apt-get install npm",
+        "qemu-aarch64": "apt-get install qemu-user", "gcc": "apt-get install gcc",
+    }.items():  # fmt: skip
+        assert not found[name].usable
+        assert remedy in found[name].detail
+    for name in ("ssh", "adb", "npm"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    found = {finding.name: finding for finding in edgecnn.doctor.diagnose()}
+    assert all(found[name].usable for name in ("ssh", "adb", "npm"))
+
+
 def test_export_prints_results_and_nothing_else(process: Any, tmp_path: Path) -> None:
     ended = process("export", "lenet", *EXPORT[2:])
     assert ended.code == 0, ended.err

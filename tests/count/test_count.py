@@ -19,14 +19,15 @@ from click.testing import CliRunner
 from edgecnn import pipeline
 from edgecnn.bundle.write import read, sha256_of
 from edgecnn.cli.count import count as command
+from edgecnn.count.cores import lay_out, open_cpu
 from edgecnn.count.count import Count, count
-from edgecnn.count.kept import kept_folder
 from edgecnn.count.qemu import Qemu, build_plugin, find_qemu
-from edgecnn.count.system import System, fetch_system, lay_out, open_cpu
 from edgecnn.count.wheels import fetch_runtime
 from edgecnn.data.calibration import calibration_images
 from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, OutputError
 from edgecnn.fetch.cache import data_dir
+from edgecnn.fetch.debian import System, fetch_system
+from edgecnn.fetch.kept import kept_folder
 from edgecnn.progress import silent
 
 REPEATS_TO = 1e-4
@@ -74,7 +75,7 @@ def counted(bundle: Path, emulated: None) -> Count:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EDGECNN_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "count"
+    return tmp_path / "cache" / "made"
 
 
 def program(folder: Path, name: str, script: str) -> None:

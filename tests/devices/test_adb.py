@@ -18,13 +18,18 @@ import numpy as np
 import psutil
 import pytest
 
-from edgecnn.devices import adb, adb_client, phone
+from edgecnn.count.cores import lay_out, open_cpu
+from edgecnn.devices import adb, adb_client, phone, phone_linux
 from edgecnn.devices.adb import AdbDevice, TermuxDevice, phones
 from edgecnn.devices.adb_client import Shell, choose
+from edgecnn.devices.address import attached
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency
+from edgecnn.fetch.debian import System, fetch_system
 from edgecnn.measurement import Measurement
+from edgecnn.progress import silent
 from tests.devices.adbd import Daemon
+from tests.devices.conftest import Known
 from tests.devices.test_local import SHAPE, tflite_relu
 
 pytestmark = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb here (apt-get install adb)")
@@ -275,6 +280,14 @@ def test_the_tool_on_the_phone_measures_and_computes(pixel: Phone, tmp_path: Pat
     assert pixel.is_clean()
 
 
+@pytest.mark.network
+def test_mobilenet_gives_there_what_it_gives_here(pixel: Phone, mobilenet: Known, tmp_path: Path) -> None:
+    pixel.install_tool()
+    AdbDevice(pixel.serial).measure(mobilenet.job(tmp_path / "there.npy"))
+    assert mobilenet.is_given_by(tmp_path / "there.npy")
+    assert pixel.is_clean()
+
+
 def test_the_phones_state_is_recorded(pixel: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixel.install_tool()
     monkeypatch.setattr(adb, "_STATE_EVERY_S", 0.0)
@@ -499,7 +512,8 @@ def test_no_phone_and_several(attach: Callable[[], Phone], server: None) -> None
     with pytest.raises(DeviceError, match="adb sees no phone") as none:
         AdbDevice().probe()
     assert "USB debugging" in (none.value.hint or "")
-    assert phones() == []
+    assert attached()[0] == ["local"]
+    assert "adb sees none: plug it in" in (attached()[1] or "")
     one, other = attach(), attach()
     connect(one)
     connect(other)
@@ -507,6 +521,7 @@ def test_no_phone_and_several(attach: Callable[[], Phone], server: None) -> None
         AdbDevice().probe()
     assert (several.value.hint or "").startswith("name one: adb:127.0.0.1:")
     assert set(phones()) == {f"adb:{one.serial}", f"adb:{other.serial}"}
+    assert attached()[1] is None
     with pytest.raises(DeviceError, match=r"adb sees no phone 127\.0\.0\.1:9") as unknown:
         AdbDevice("127.0.0.1:9").probe()
     assert "adb connect 127.0.0.1:9" in (unknown.value.hint or "")
@@ -544,6 +559,66 @@ def test_python_under_termux_measures_and_computes(pixel: Phone, tmp_path: Path)
     assert m.options["phone"]["before"]["battery_percent"] == 84
     assert soon(lambda: not list((tmp_path / "termux/usr/tmp").iterdir()))
     assert pixel.is_clean()
+
+
+@pytest.fixture
+def arm(pixel: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
+    """A phone whose processor is emulated: what is unpacked there has a loader that starts the emulator."""
+    emulator = shutil.which("qemu-aarch64")
+    if emulator is None:
+        pytest.skip("needs qemu-aarch64")
+    try:
+        system = fetch_system(silent)
+    except MissingDependency as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(phone_linux, "_SHELL", "/bin/sh")
+    root = tmp_path / "root"
+    root.mkdir()
+    lay_out(system, open_cpu("cortex-a76"), root)
+    executable(pixel.commands / "uname", "#!/bin/sh\necho aarch64\n")
+    wrapped = f'#!/bin/sh\nexec {emulator} -cpu cortex-a76 -L {root} "$0.real" "$@"\n'
+    executable(tmp_path / "loader", wrapped)
+    executable(
+        pixel.commands / "tar",
+        f'#!/bin/sh\n{shutil.which("tar")} "$@" || exit 1\ncd "$4/lib" || exit 1\n'
+        f"mv ld-linux-aarch64.so.1 ld-linux-aarch64.so.1.real\ncp {tmp_path}/loader ld-linux-aarch64.so.1\n",
+    )
+    return pixel
+
+
+@pytest.mark.network
+def test_python_with_its_own_libraries_measures_and_computes(arm: Phone, tmp_path: Path) -> None:
+    job = relu_job(tmp_path, inputs=given(2), outputs=tmp_path / "y.npy", min_runs=3, max_time_s=5)
+    with pytest.raises(MissingDependency) as caught:
+        AdbDevice().measure(job)
+    assert f"edgecnn devices adb:{arm.serial} --setup tflite" in (caught.value.hint or "")
+    AdbDevice().setup("tflite")
+    assert AdbDevice().probe().runtimes["tflite"] is not None
+    m = AdbDevice().measure(job)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), np.maximum(given(2), 0))
+    assert m.cpu_arch == "aarch64"
+    assert m.options["python"] == "with its own libraries, experimental"
+    assert arm.is_clean()
+    assert [path.name for path in arm.place.iterdir()] == ["edgecnn-linux"]
+
+
+def test_what_cannot_be_brought(pixel: Phone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    executable(pixel.commands / "uname", "#!/bin/sh\necho armv8l\n")
+    with pytest.raises(ConfigError, match="is armv8l, and what could be brought there is for aarch64"):
+        AdbDevice().setup("tflite")
+    executable(pixel.commands / "uname", "#!/bin/sh\necho aarch64\n")
+    bare = tmp_path / "system"
+    (bare / "usr" / "bin").mkdir(parents=True)
+    (bare / "usr" / "bin" / "python3.11").touch()
+    monkeypatch.setattr(phone_linux, "fetch_system", lambda progress: System(bare, "aarch64"))
+    with pytest.raises(DeviceError, match="does not run what was brought"):
+        AdbDevice().setup("tflite")
+    executable(pixel.commands / "tar", "#!/bin/sh\necho 'tar: No space left on device' >&2; exit 1\n")
+    with pytest.raises(DeviceError, match="No space left") as caught:
+        AdbDevice().setup("tflite")
+    assert "free 100 MB" in (caught.value.hint or "")
+    assert pixel.is_clean()
+    assert not list(pixel.place.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -606,7 +681,9 @@ def test_addresses_and_files_that_cannot_be(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(MissingDependency, match="there is no adb here") as caught:
         AdbDevice()
     assert "apt-get install adb" in (caught.value.hint or "")
-    assert phones() == []
+    seen, why = attached()
+    assert seen == ["local"]
+    assert "apt-get install adb" in (why or "")
 
 
 def facts_of(*khz: int | None) -> phone.Facts:

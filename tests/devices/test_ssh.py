@@ -32,6 +32,7 @@ from edgecnn.devices.job import Job
 from edgecnn.devices.local import LOCAL
 from edgecnn.devices.ssh import SshDevice
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency
+from tests.devices.conftest import Known
 from tests.devices.sshd import Board, Proxy, free_port, needs_sshd, running
 
 CONV = """
@@ -79,6 +80,14 @@ def test_measures_and_computes_what_is_computed_here(board: Board, model: Path, 
     assert len(there.samples_ms) >= 20
     assert (there.model_sha256, there.runtime_version) == (here.model_sha256, here.runtime_version)
     assert board.job_folders() == []  # already with the result, not some time after it
+    assert board.left_after(SOON_S) == []
+
+
+@needs_sshd
+@pytest.mark.network
+def test_mobilenet_gives_there_what_it_gives_here(board: Board, mobilenet: Known, tmp_path: Path) -> None:
+    SshDevice(board.address).measure(mobilenet.job(tmp_path / "there.npy"))
+    assert mobilenet.is_given_by(tmp_path / "there.npy")
     assert board.left_after(SOON_S) == []
 
 

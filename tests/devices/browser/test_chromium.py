@@ -26,6 +26,7 @@ from edgecnn.measurement import Measurement
 from edgecnn.quantize.quantize import quantize
 from edgecnn.target import load_target
 from tests.devices.browser.chromium import EXECUTABLE, Chromium
+from tests.devices.conftest import Known
 from tests.networks import canonical
 
 pytestmark = [
@@ -109,6 +110,15 @@ def measured(
     finally:
         for browser in browsers:
             browser.__exit__(None, None, None)
+
+
+def test_mobilenet_gives_there_what_it_gives_here(mobilenet: Known, tmp_path: Path) -> None:
+    try:
+        browser_runtime("tflite").files()
+    except MissingDependency as error:
+        pytest.skip(str(error))
+    measured(mobilenet.job(tmp_path / "there.npy"))
+    assert mobilenet.is_given_by(tmp_path / "there.npy")
 
 
 @pytest.mark.parametrize(("precision", "threads"), [("int8", 1), ("fp32", 2)])

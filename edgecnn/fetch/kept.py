@@ -21,7 +21,7 @@ def kept_folder(name: str, make: Callable[[Path, Path], None]) -> Path:
         OutputError: the cache cannot be written.
         EdgeCNNError: what ``make`` raises.
     """
-    cache = data_dir().with_name("count")
+    cache = data_dir().with_name("made")
     place = cache / name
     if place.is_dir():
         return place

@@ -1,4 +1,4 @@
-"""The system that is emulated: a small Debian, and what Linux would say there of a core."""
+"""A small Debian for another machine, unpacked and not installed."""
 
 from __future__ import annotations
 
@@ -6,27 +6,21 @@ import hashlib
 import platform
 import re
 import shutil
-import tomllib
+import subprocess
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-from edgecnn.count.kept import kept_folder
-from edgecnn.count.process import last_words, run
-from edgecnn.errors import ConfigError, MissingDependency
+from edgecnn.errors import MissingDependency, last_line, one_line
+from edgecnn.fetch.kept import kept_folder
 from edgecnn.fetch.packages import download_debian
 from edgecnn.fetch.published import FetchError
 from edgecnn.fetch.wheels import Platform
 from edgecnn.progress import Progress
-from edgecnn.target import did_you_mean
 
-# As many as the boards have; one of them computes.
-_CORES = 4
+PYTHON = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
+"""The packages that it takes to run Python and the runtimes."""
+
 _MACHINES = {"arm64": "aarch64", "armhf": "armv7l"}
-# What it takes to run Python and the runtimes.
-_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 # Names of the packages that a system consists of, in its own folder.
 _LIST = "packages.txt"
 
@@ -62,32 +56,8 @@ class System:
         return (self.folder / _LIST).read_text(encoding="utf-8").splitlines()
 
 
-@dataclass(frozen=True)
-class Cpu:
-    """A core that can be emulated."""
-
-    name: str
-    """As QEMU calls it."""
-    midr: int
-    """Its main identification register."""
-    features: str
-    """What it can do, as Linux lists it."""
-
-
-def open_cpu(name: str) -> Cpu:
-    """The core of that name.
-
-    Raises:
-        ConfigError: none is called so.
-    """
-    known = _cpus()
-    if name not in known:
-        raise ConfigError(f"unknown core '{name}'", hint=did_you_mean(name, list(known)))
-    return Cpu(name, **known[name])
-
-
 def fetch_system(
-    progress: Progress, architecture: str = "arm64", packages: tuple[str, ...] = _PACKAGES
+    progress: Progress, architecture: str = "arm64", packages: tuple[str, ...] = PYTHON
 ) -> System:
     """A system with Python, of the release that runs here, fetched first where it is not in the cache.
 
@@ -117,9 +87,12 @@ def fetch_system(
                 "is fetched once, and kept in the cache",
             ) from error
         for archive in archives:
-            log = scratch / "log"
-            if run([unpacker, "-x", str(archive), str(folder)], log, lambda: None) != 0:
-                raise MissingDependency(f"{archive.name} cannot be unpacked: {last_words(log)}")
+            command = [unpacker, "-x", str(archive), str(folder)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if done.returncode:
+                raise MissingDependency(
+                    f"{archive.name} cannot be unpacked: {one_line(last_line(done.stderr))}"
+                )
         if not (folder / "lib").exists():  # as from Debian 13 on
             (folder / "lib").symlink_to("usr/lib")
         names = "".join(f"{archive.name}\n" for archive in archives)
@@ -136,42 +109,3 @@ def _release() -> str:
     except OSError:
         return "unknown"
     return f"{release['ID']}-{release.get('VERSION_ID', 'unstable')}"
-
-
-def lay_out(system: System, cpu: Cpu, root: Path) -> None:
-    """Fill the folder in which the emulated program looks before it sees this machine's own files.
-
-    It holds the system, and what Linux says of the core: runtimes that read there of an x86 processor choose
-    the wrong kernels, or crash.
-    """
-    for name in ("etc", "lib", "usr"):
-        (root / name).symlink_to(system.folder / name)
-    (root / "proc").mkdir()
-    (root / "proc" / "cpuinfo").write_text("\n".join(_cpuinfo(cpu, core) for core in range(_CORES)))
-    cores = root / "sys" / "devices" / "system" / "cpu"
-    for core in range(_CORES):
-        registers = cores / f"cpu{core}" / "regs" / "identification"
-        registers.mkdir(parents=True)
-        (registers / "midr_el1").write_text(f"0x{cpu.midr:016x}\n")
-    for name in ("possible", "present", "online"):
-        (cores / name).write_text(f"0-{_CORES - 1}\n")
-
-
-def _cpuinfo(cpu: Cpu, core: int) -> str:
-    # The fields of MIDR_EL1: Arm Architecture Reference Manual, D19.2.
-    fields = {
-        "processor": core,
-        "BogoMIPS": "108.00",
-        "Features": cpu.features,
-        "CPU implementer": f"0x{cpu.midr >> 24 & 0xFF:02x}",
-        "CPU architecture": 8,
-        "CPU variant": f"0x{cpu.midr >> 20 & 0xF:x}",
-        "CPU part": f"0x{cpu.midr >> 4 & 0xFFF:03x}",
-        "CPU revision": cpu.midr & 0xF,
-    }
-    return "".join(f"{name}\t: {value}\n" for name, value in fields.items())
-
-
-@cache
-def _cpus() -> dict[str, Any]:
-    return tomllib.loads((files("edgecnn.count") / "cpus.toml").read_text(encoding="utf-8"))
