@@ -33,6 +33,14 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 # A board takes some seconds to start Python and import a runtime.
 _PROBE_S = 60.0
+TOO_NEW = (
+    "Didn't find op for builtin opcode",  # tflite/core/api/op_resolver.cc
+    "Op builtin_code out of range",
+    "Unsupported model IR version",  # onnxruntime/core/graph/model.cc
+    "Current official support for domain",
+)
+"""What runtimes say of a model that is newer than themselves."""
+
 # What the agent may leave in the job folder.
 _RESULTS = ("result.json", "outputs.npy")
 
@@ -242,6 +250,9 @@ class _Session:
             return self._device.missing(self._job.runtime, said)
         if event["kind"] == "refused":
             return ConfigError(f"{self._device.name}: {said}")
+        if self._job is not None and any(sign in said for sign in TOO_NEW):
+            older = f"{self._job.runtime} on {self._device.name} is older than {self._job.model.name}: {said}"
+            return DeviceError(older, hint=self._device.missing(self._job.runtime, said).hint)
         return DeviceError(f"{self._about()} failed while {self._doing}: {said}")
 
     def _death(self) -> EdgeCNNError:

@@ -11,13 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from edgecnn.devices.agent_device import TOO_NEW
 from edgecnn.errors import DeviceError, one_line
 
 NAMES = ("benchmark_model", "android_aarch64_benchmark_model")
 """As built and as downloaded: what is looked for on a phone."""
-
-# What it says of a model that is newer than itself (tflite/core/api/op_resolver.cc).
-_TOO_NEW = ("Didn't find op for builtin opcode", "Op builtin_code out of range")
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def failure(status: int, said: str, device: str, model: str) -> DeviceError:
     """
     about = f"benchmark_model on {device}"
     lines = [line.strip() for line in said.split("\n") if line.strip()] or ["no message"]
-    if newer := next((line for line in lines if any(sign in line for sign in _TOO_NEW)), None):
+    if newer := next((line for line in lines if any(sign in line for sign in TOO_NEW)), None):
         return DeviceError(
             f"{about} is older than {model}: {one_line(newer.removeprefix('ERROR: '))}",
             hint="give a newer one: --benchmark-binary FILE",

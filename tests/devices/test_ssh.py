@@ -92,6 +92,17 @@ def test_mobilenet_gives_there_what_it_gives_here(board: Board, mobilenet: Known
 
 
 @needs_sshd
+def test_a_runtime_older_than_the_model(board: Board, model: Path) -> None:
+    newer = onnx.load(model)
+    newer.ir_version = 99
+    onnx.save(newer, model)
+    device = SshDevice(board.address)
+    hint = refused(device, model, r"onnxruntime on ssh:.* is older than conv\.onnx: .*IR version: 99")
+    assert hint.startswith(f"edgecnn devices ssh:{board.address} --setup onnxruntime")
+    assert board.left_after(SOON_S) == []
+
+
+@needs_sshd
 def test_times_two_in_turns(board: Board, model: Path) -> None:
     job = quick_job(model, block_s=0.01)
     a, b, comparison = SshDevice(board.address).compare(job, job)
