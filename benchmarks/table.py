@@ -176,11 +176,12 @@ def trained(result: Result) -> str:
                 str(recipe["batch"]),
                 f"{recipe['learning_rate']:g}",
                 f"{recipe['label_smoothing']:g}",
+                "ResNet-56" if recipe["distill_weight"] else "",
                 f"{network['seconds'] / 60:.0f}",
             ]
         )
     header = ("network", "top-1 %", "95 % interval", "goal %", "MB", "epochs", "batch", "peak rate")
-    return _table((*header, "smoothing", "minutes"), rows, result)
+    return _table((*header, "smoothing", "teacher", "minutes"), rows, result)
 
 
 def transfer(result: Result) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgecnn.artifact import Artifact
 from edgecnn.errors import ConfigError, EdgeCNNError
-from edgecnn.measurement import Measurement, field_values
+from edgecnn.measurement import Measurement
 from edgecnn.whole import write_whole
 
 
@@ -44,7 +43,7 @@ class Series:
             self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for line in self._lines:
                 _measurement(line)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
             raise ConfigError(
                 f"{path} holds no series of measurements", hint="choose another file with -o"
             ) from error
@@ -65,7 +64,7 @@ class Series:
         Raises:
             OutputError: the file cannot be written; the one before is still there.
         """
-        self._lines.append({"asked": asked, "measurement": asdict(measurement)})
+        self._lines.append({"asked": asked, "measurement": json.loads(measurement.to_json_line())})
         if self.path is None:
             return
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
@@ -95,4 +94,4 @@ def question(artifact: Artifact, device: str, **how: Any) -> dict[str, Any]:
 
 
 def _measurement(line: dict[str, Any]) -> Measurement:
-    return Measurement(**field_values(line["measurement"]))
+    return Measurement.from_json(json.dumps(line["measurement"]))

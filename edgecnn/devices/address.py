@@ -65,7 +65,7 @@ def open_device(text: str, settings: Settings = Settings()) -> Device:
 
         return SshDevice(rest)
     if kind == "adb" and text != "adb:":
-        from edgecnn.devices.adb import AdbDevice
+        from edgecnn.devices.android.device import AdbDevice
 
         return AdbDevice(rest or None, benchmark_binary=settings.benchmark_binary)
     if kind == "browser" and text != "browser:":
@@ -85,8 +85,8 @@ def open_device(text: str, settings: Settings = Settings()) -> Device:
 def attached() -> tuple[list[str], str | None]:
     """The addresses of what needs no name, this machine and the phones that adb sees, and where there are
     none, why."""
-    from edgecnn.devices.adb import phones
-    from edgecnn.devices.adb_client import NO_PHONE
+    from edgecnn.devices.android.client import NO_PHONE
+    from edgecnn.devices.android.device import phones
 
     try:
         seen = phones()

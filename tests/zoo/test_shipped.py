@@ -27,8 +27,8 @@ GOALS_PERCENT = {
 }
 
 
-def test_they_are_small() -> None:
-    assert FILES
+def test_they_are_all_there_and_small() -> None:
+    assert {path.stem for path in FILES} == {f"{name}-cifar10" for name in GOALS_PERCENT}
     assert sum(path.stat().st_size for path in FILES) <= 14_000_000
 
 

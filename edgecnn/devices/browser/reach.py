@@ -16,7 +16,7 @@ from pathlib import Path
 
 import segno
 
-from edgecnn.devices.adb_client import Adb, choose, find_adb
+from edgecnn.devices.android.client import Adb, choose, find_adb
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency, last_line, one_line
 
 _LAST_PORT = 65535

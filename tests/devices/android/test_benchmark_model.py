@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgecnn.devices.benchmark_model import failure, parse
+from edgecnn.devices.android.benchmark_model import failure, parse
 
 UNTIL = "seconds but terminate if exceeding 150 seconds."
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgecnn.agent.cores import Refused, chosen
 from edgecnn.agent.host import KERNEL_FEATURES
-from edgecnn.devices.adb_client import Shell
+from edgecnn.devices.android.client import Shell
 from edgecnn.errors import ConfigError
 
 CPUS = "/sys/devices/system/cpu"

@@ -10,9 +10,9 @@ import shlex
 import tarfile
 from pathlib import Path
 
-from edgecnn.devices.adb_client import Adb, Shell
-from edgecnn.devices.remote import RemoteDevice
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, one_line
+from edgecnn.devices.android.client import Adb, Shell
+from edgecnn.devices.android.python import PhonePython
+from edgecnn.errors import ConfigError, DeviceError, one_line
 from edgecnn.fetch.debian import System, fetch_system
 from edgecnn.progress import Progress, silent
 from edgecnn.scratch import scratch
@@ -29,21 +29,21 @@ _UNPACK_S = 300.0
 _TRY_S = 120.0
 
 
-class LinuxDevice(RemoteDevice):
+class LinuxDevice(PhonePython):
     """Python in a folder of the phone's shell user, once `bring` has put it there."""
 
     how = "with its own libraries, experimental"
 
     def __init__(self, adb: Adb, place: str) -> None:
         """Name the phone, and the folder that its shell user may keep programs in."""
-        self.name = adb.name
-        self._adb, self._place, self._folder = adb, place, f"{place}/{FOLDER}"
+        super().__init__(adb)
+        self._place, self._folder = place, f"{place}/{FOLDER}"
 
-    def command(self, remote: str) -> list[str]:
-        """As the base class says. -T keeps standard input and output as they are (adb's shell protocol)."""
+    def line(self, remote: str) -> str:
+        """As the base class says."""
         environment = {"HOME": self._folder, "TMPDIR": self._folder, "PATH": f"{self._folder}/usr/bin:$PATH"}
         variables = " ".join(f'{name}="{value}"' for name, value in environment.items())
-        return [*self._adb.command, "shell", "-T", f"{variables} sh -c {shlex.quote(remote)}"]
+        return f"{variables} sh -c {shlex.quote(remote)}"
 
     def is_there(self, shell: Shell) -> bool:
         """Whether it was brought."""
@@ -88,12 +88,6 @@ class LinuxDevice(RemoteDevice):
                 f"{self.name} does not run what was brought: {one_line(said) or f'status {status}'}",
                 hint=room or "measure with Google's benchmark_model there: --benchmark-binary FILE",
             )
-
-    def refusal(self, status: int, said: str) -> EdgeCNNError | None:
-        """As the base class says, by what adb says."""
-        if "error: device" in said or "error: closed" in said:
-            return DeviceError(f"{self.name} was cut off", hint="check the cable and: adb devices")
-        return super().refusal(status, said)
 
 
 def _pack(system: System, folder: str, file: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edgecnn.agent.loop import STEADY_WITHIN
 from edgecnn.agent.runtimes import TensorSpec
-from edgecnn.devices import phone
-from edgecnn.devices.adb_client import Shell
-from edgecnn.devices.benchmark_model import Report, failure, parse
+from edgecnn.devices.android import phone
+from edgecnn.devices.android.benchmark_model import Report, failure, parse
+from edgecnn.devices.android.client import Shell
 from edgecnn.devices.job import Job, read_result, write_job
 from edgecnn.errors import ConfigError, DeviceError, one_line
 from edgecnn.measurement import MIN_RUNS, Measurement

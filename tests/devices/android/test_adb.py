@@ -18,23 +18,25 @@ import numpy as np
 import psutil
 import pytest
 
+import edgecnn
 from edgecnn.count.cores import lay_out, open_cpu
-from edgecnn.devices import adb, adb_client, phone, phone_linux
-from edgecnn.devices.adb import AdbDevice, TermuxDevice, phones
-from edgecnn.devices.adb_client import Shell, choose
 from edgecnn.devices.address import attached
+from edgecnn.devices.android import client, device, linux, phone, termux
+from edgecnn.devices.android.client import Shell, choose
+from edgecnn.devices.android.device import AdbDevice, phones
+from edgecnn.devices.android.termux import TermuxDevice
 from edgecnn.devices.job import Job
 from edgecnn.errors import ConfigError, DeviceError, MissingDependency
 from edgecnn.fetch.debian import System, fetch_system
 from edgecnn.measurement import Measurement
 from edgecnn.progress import silent
-from tests.devices.adbd import Daemon
+from tests.devices.android.adbd import Daemon
 from tests.devices.conftest import Known
 from tests.devices.test_local import SHAPE, tflite_relu
 
 pytestmark = pytest.mark.skipif(shutil.which("adb") is None, reason="no adb here (apt-get install adb)")
 
-REPOSITORY = Path(adb.__file__).parents[2]
+REPOSITORY = Path(edgecnn.__file__).parents[1]
 
 BATTERY = """\
 Current Battery Service state:
@@ -219,9 +221,9 @@ def connect(phone: Phone) -> None:
 def pixel(attach: Callable[[], Phone], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Phone:
     """A phone that can be used."""
     made = attach()
-    monkeypatch.setattr(adb_client, "PLACE", str(made.place))
-    monkeypatch.setattr(adb, "PLACE", str(made.place))
-    monkeypatch.setattr(adb, "TERMUX", str(tmp_path / "termux"))
+    monkeypatch.setattr(client, "PLACE", str(made.place))
+    monkeypatch.setattr(device, "PLACE", str(made.place))
+    monkeypatch.setattr(termux, "TERMUX", str(tmp_path / "termux"))
     connect(made)
     assert soon(lambda: "\tdevice" in subprocess.check_output(["adb", "devices"], text=True))
     return made
@@ -290,7 +292,7 @@ def test_mobilenet_gives_there_what_it_gives_here(pixel: Phone, mobilenet: Known
 
 def test_the_phones_state_is_recorded(pixel: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixel.install_tool()
-    monkeypatch.setattr(adb, "_STATE_EVERY_S", 0.0)
+    monkeypatch.setattr(device, "_STATE_EVERY_S", 0.0)
     m = AdbDevice(pixel.serial).measure(short_job(tmp_path))
     about = m.options["phone"]
     assert about["model"] == "Maker Phone 8"
@@ -440,9 +442,9 @@ def test_a_client_that_is_killed_leaves_nothing(pixel: Phone, tmp_path: Path, ki
     job = relu_job(tmp_path)
     code = (
         "import sys; from pathlib import Path\n"
-        "from edgecnn.devices import adb, adb_client; from edgecnn.devices.job import Job\n"
-        "adb.PLACE = adb_client.PLACE = sys.argv[1]\n"
-        "adb.AdbDevice(sys.argv[2]).measure(Job(Path(sys.argv[3]), 'tflite', 't', 'v', 'fp32'))\n"
+        "from edgecnn.devices.android import client, device; from edgecnn.devices.job import Job\n"
+        "device.PLACE = client.PLACE = sys.argv[1]\n"
+        "device.AdbDevice(sys.argv[2]).measure(Job(Path(sys.argv[3]), 'tflite', 't', 'v', 'fp32'))\n"
     )
     command = [sys.executable, "-c", code, str(pixel.place), pixel.serial, str(job.model)]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -571,7 +573,7 @@ def arm(pixel: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
         system = fetch_system(silent)
     except MissingDependency as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(phone_linux, "_SHELL", "/bin/sh")
+    monkeypatch.setattr(linux, "_SHELL", "/bin/sh")
     root = tmp_path / "root"
     root.mkdir()
     lay_out(system, open_cpu("cortex-a76"), root)
@@ -610,7 +612,7 @@ def test_what_cannot_be_brought(pixel: Phone, monkeypatch: pytest.MonkeyPatch, t
     bare = tmp_path / "system"
     (bare / "usr" / "bin").mkdir(parents=True)
     (bare / "usr" / "bin" / "python3.11").touch()
-    monkeypatch.setattr(phone_linux, "fetch_system", lambda progress: System(bare, "aarch64"))
+    monkeypatch.setattr(linux, "fetch_system", lambda progress: System(bare, "aarch64"))
     with pytest.raises(DeviceError, match="does not run what was brought"):
         AdbDevice().setup("tflite")
     executable(pixel.commands / "tar", "#!/bin/sh\necho 'tar: No space left on device' >&2; exit 1\n")
@@ -647,7 +649,7 @@ def test_neither_tool_nor_python(pixel: Phone, tmp_path: Path, said: str, words:
 
 
 def test_a_runtime_that_termux_lacks_is_named() -> None:
-    device = TermuxDevice(adb_client.Adb("adb", "1"))
+    device = TermuxDevice(client.Adb("adb", "1"))
     assert "pkg install" in (device.missing("onnxruntime", "no module").hint or "")
     assert "--benchmark-binary" in (device.missing("tflite", "no module").hint or "")
     assert device.refusal(1, "something else") is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -13,24 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.agent.runtimes import RUNTIMES
-from edgecnn.devices import phone
-from edgecnn.devices.adb_client import PLACE, Adb, Shell, choose, find_adb, list_attached
-from edgecnn.devices.benchmark_model import NAMES
+from edgecnn.devices.android import phone
+from edgecnn.devices.android.benchmark_model import NAMES
+from edgecnn.devices.android.client import PLACE, Shell, choose, find_adb, list_attached
+from edgecnn.devices.android.linux import LinuxDevice
+from edgecnn.devices.android.python import PhonePython
+from edgecnn.devices.android.run import PhoneRun
+from edgecnn.devices.android.termux import TOOL_HINT, TermuxDevice
 from edgecnn.devices.device import Device, Probe
 from edgecnn.devices.job import Job
-from edgecnn.devices.phone_linux import LinuxDevice
-from edgecnn.devices.phone_run import PhoneRun
-from edgecnn.devices.remote import RemoteDevice
-from edgecnn.errors import ConfigError, DeviceError, EdgeCNNError, MissingDependency, one_line
+from edgecnn.errors import ConfigError, EdgeCNNError, MissingDependency
 from edgecnn.measurement import MIN_PAIRS, Comparison, Measurement, field_values
 from edgecnn.progress import Progress, silent
 
-TERMUX = "/data/data/com.termux/files"
-"""The only folder that Termux may use (https://github.com/termux/termux-packages/wiki/Termux-file-system-layout)."""
-
-_TOOL_HINT = "give Google's with --benchmark-binary FILE: https://tensorflow.org/lite/performance/measurement"
-_TERMUX_HINT = "in Termux on the phone: pkg install python python-numpy python-onnxruntime"
-_TERMUX_BUILDS = "https://github.com/termux/termux-app/releases"
 # Often enough for a curve of a soak, rarely enough for its half second of work on the phone to matter little.
 _STATE_EVERY_S = 10.0
 
@@ -52,7 +46,7 @@ class AdbDevice(Device):
         if serial is not None and not re.fullmatch(r"[^\s-]\S*", serial):
             raise ConfigError(f"'{serial}' is no serial number", hint="adb:SERIAL, as adb devices lists them")
         if benchmark_binary is not None and not benchmark_binary.is_file():
-            raise ConfigError(f"there is no file {benchmark_binary}", hint=_TOOL_HINT)
+            raise ConfigError(f"there is no file {benchmark_binary}", hint=TOOL_HINT)
         self.name = "adb" if serial is None else f"adb:{serial}"
         self._serial, self._binary = serial, benchmark_binary
         self._program = find_adb()
@@ -138,7 +132,7 @@ class AdbDevice(Device):
             except EdgeCNNError as error:
                 notes = (f"for onnxruntime: {error.hint or error}",)
                 if tool is None:
-                    notes += (f"for tflite: {_TOOL_HINT}",)
+                    notes += (f"for tflite: {TOOL_HINT}",)
             else:
                 about = {**python.about, **about}
                 runtimes |= python.runtimes
@@ -183,7 +177,7 @@ class AdbDevice(Device):
         paths = [f"{PLACE}/{name}" for name in NAMES]
         return next((path for path in paths if shell.run("test", "-x", path)[0] == 0), None)
 
-    def _python(self, shell: Shell, jobs: list[Job]) -> TermuxDevice | LinuxDevice:
+    def _python(self, shell: Shell, jobs: list[Job]) -> PhonePython:
         """Python there, for jobs that nothing else can run: what was brought, else Termux's.
 
         Raises:
@@ -193,66 +187,16 @@ class AdbDevice(Device):
         if linux.is_there(shell):
             return linux
         termux = TermuxDevice(shell.adb)
-        status, said = shell.run("run-as", "com.termux", "ls", f"{TERMUX}/usr/bin/python3")
-        if status == 0:
+        refusal = termux.closed(shell)
+        if refusal is None:
             return termux
-        refusal = termux.refusal(status, said) or MissingDependency(
-            f"{self.name} has no Termux that answers: {one_line(said)}", hint=_TERMUX_HINT
-        )
         if any(job.runtime == "tflite" for job in jobs):
             lacking = str(refusal).removeprefix(f"{self.name} has ")
             raise MissingDependency(
                 f"{self.name} has no benchmark_model and {lacking}",
-                hint=f"{_TOOL_HINT}; experimental: edgecnn devices {self.name} --setup tflite",
+                hint=f"{TOOL_HINT}; experimental: edgecnn devices {self.name} --setup tflite",
             )
         raise refusal
-
-
-class TermuxDevice(RemoteDevice):
-    """Python under Termux, reached as Termux's own user."""
-
-    how = "Termux"
-
-    def __init__(self, adb: Adb) -> None:
-        self.name = adb.name
-        self._adb = adb
-
-    def command(self, remote: str) -> list[str]:
-        """As the base class says. -T keeps standard input and output as they are (adb's shell protocol)."""
-        environment = {
-            "HOME": f"{TERMUX}/home",
-            "PREFIX": f"{TERMUX}/usr",
-            "TMPDIR": f"{TERMUX}/usr/tmp",
-            "PATH": f"{TERMUX}/usr/bin:/system/bin",
-        }
-        variables = [f"{name}={value}" for name, value in environment.items()]
-        words = ["run-as", "com.termux", "env", *variables, "sh", "-c", remote]
-        return [*self._adb.command, "shell", "-T", shlex.join(words)]
-
-    def missing(self, runtime: str, said: str) -> MissingDependency:
-        """As the base class says. No package index has wheels for Android: its own packages, or none."""
-        hints = {"tflite": _TOOL_HINT, "onnxruntime": _TERMUX_HINT}
-        return MissingDependency(
-            f"{runtime} cannot be imported under Termux on {self.name}: {said}",
-            hint=hints.get(runtime, "choose a target for tflite or onnxruntime"),
-        )
-
-    def refusal(self, status: int, said: str) -> EdgeCNNError | None:
-        """As the base class says, by what adb, run-as and the shell there say."""
-        if "error: device" in said or "error: closed" in said:
-            return DeviceError(f"{self.name} was cut off", hint="check the cable and: adb devices")
-        if "unknown package" in said or "is unknown" in said:
-            return MissingDependency(
-                f"{self.name} has no Termux", hint=f"install it from {_TERMUX_BUILDS}, then {_TERMUX_HINT}"
-            )
-        if "not debuggable" in said:
-            return MissingDependency(
-                f"{self.name} has a Termux that adb may not enter, since it is no debug build",
-                hint=f"one from {_TERMUX_BUILDS}; or start sshd in this one: ssh:PHONE:8022",
-            )
-        if status == 127 or "No such file" in said or "not found" in said:
-            return MissingDependency(f"{self.name} has no Python in its Termux", hint=_TERMUX_HINT)
-        return super().refusal(status, said)
 
 
 def phones() -> list[str]:
@@ -271,7 +215,7 @@ def _run(shell: Shell, facts: phone.Facts, tool: str, job: Job, folder: str) -> 
 
 
 def _with_state(
-    measured: Measurement, python: TermuxDevice | LinuxDevice, facts: phone.Facts, states: list[phone.State]
+    measured: Measurement, python: PhonePython, facts: phone.Facts, states: list[phone.State]
 ) -> Measurement:
     """What Python measured, with what only adb's own user may read."""
     cores = list(facts.top_mhz) if measured.cores is None else list(measured.cores)
