@@ -164,7 +164,7 @@ def trained(result: Result) -> str:
     """Accuracy, size and recipe of each network that travels with edgecnn."""
     rows = []
     for network in result["networks"]:
-        recipe, (low, high) = network["recipe"], network["top1_interval_percent"]
+        recipes, (low, high) = network["recipes"], network["top1_interval_percent"]
         rows.append(
             [
                 network["network"],
@@ -172,11 +172,11 @@ def trained(result: Result) -> str:
                 f"{low:.2f} - {high:.2f}",
                 f"{network['asked_percent']:g}",
                 f"{network['bytes'] / 1e6:.2f}",
-                str(recipe["epochs"]),
-                str(recipe["batch"]),
-                f"{recipe['learning_rate']:g}",
-                f"{recipe['label_smoothing']:g}",
-                "ResNet-56" if recipe["distill_weight"] else "",
+                ", ".join(str(recipe["epochs"]) for recipe in recipes),
+                ", ".join(str(recipe["batch"]) for recipe in recipes),
+                ", ".join(f"{recipe['learning_rate']:g}" for recipe in recipes),
+                ", ".join(f"{recipe['label_smoothing']:g}" for recipe in recipes),
+                ", ".join("ResNet-56" if recipe["distill_weight"] else "none" for recipe in recipes),
                 f"{network['seconds'] / 60:.0f}",
             ]
         )

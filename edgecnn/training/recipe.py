@@ -53,6 +53,7 @@ class Recipe:
             ("frozen_epochs", self.frozen_epochs, 0, self.epochs),
             ("batch", self.batch, 2, 65_536),
             ("learning_rate", self.learning_rate, 1e-9, 100),
+            ("first_layer_rate", self.first_layer_rate, 1e-9, 1),
             ("label_smoothing", self.label_smoothing, 0, 0.9),
             ("weight_decay", self.weight_decay, 0, 10),
             ("seed", self.seed, 0, 2**31 - 1),

@@ -71,6 +71,7 @@ def train(
     batch: int | None = None,
     optimizer: Literal["sgd", "adamw"] | None = None,
     learning_rate: float | None = None,
+    first_layer_rate: float | None = None,
     weight_decay: float | None = None,
     label_smoothing: float | None = None,
     ema_steps: int | None = None,
@@ -98,6 +99,7 @@ def train(
         batch: images a step.
         optimizer: ``sgd`` or ``adamw``.
         learning_rate: at its peak, in the last layer.
+        first_layer_rate: the first layer's as a share of it; None for 1 from scratch, 0.05 from a checkpoint.
         weight_decay: of weights in convolutions and dense layers.
         label_smoothing: share of each label that is spread over all classes.
         ema_steps: length of the moving average of the weights, which is what is kept.
@@ -122,6 +124,7 @@ def train(
         "batch": batch,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
+        "first_layer_rate": first_layer_rate,
         "weight_decay": weight_decay,
         "label_smoothing": label_smoothing,
         "ema_steps": ema_steps,
