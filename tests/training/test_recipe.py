@@ -29,6 +29,7 @@ def test_one_step_has_the_full_rate() -> None:
         ({"epochs": 4, "batch": 1}, "batch"),
         ({"epochs": 4, "learning_rate": float("nan")}, "learning rate"),
         ({"epochs": 4, "label_smoothing": 1.0}, "label smoothing"),
+        ({"epochs": 4, "first_layer_rate": 2.0}, "first layer rate"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, float], named: str) -> None:
