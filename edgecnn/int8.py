@@ -111,7 +111,7 @@ class Int8Options:
                 hint="add --max-drop, --min-agreement or --search; `edgecnn eval` measures a bundle",
             )
         if self.time_budget_s is not None and not self.time_budget_s > 0:
-            raise ConfigError("--time-budget is not above 0 seconds")
+            raise ConfigError("--time-budget is not above 0 seconds", hint="leave it out for ten minutes")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Int8:
         The photographs in the package may be unlike anything that such a network will see.
         """
         calibration = self.calibration
-        return calibration is not None and not calibration.shipped and len(calibration) >= _ENOUGH
+        return calibration is not None and not calibration.shipped and calibration.distinct >= _ENOUGH
 
     def over_budget(self, target: Target) -> bool:
         """Whether a target's artifact loses more than was allowed."""
@@ -258,7 +258,11 @@ def _judged(
     preprocess = network.weights.preprocess
     journal = Journal.open(data_dir().with_name("guard"), network.graph, data.sha256, preprocess, labels)
     target, module = targets[0]
-    scheme = prepared.scheme
+
+    def complete(scheme: Scheme) -> Scheme:
+        return _portable(prepared, scheme, targets) if options.portable else scheme
+
+    scheme = complete(prepared.scheme)
     searched, guarded, judged = None, None, {}
     with scratch("int8") as work:
         judge = judge_of(
@@ -273,10 +277,16 @@ def _judged(
         if options.search:
             race = race_on(target, module, variant=network.variant, macs=analyze(network.graph).macs)
             share = seconds / 2 if options.budget is not None else seconds
-            searched = search(prepared, judge, race, scheme=scheme, time_budget_s=share, progress=progress)
+            searched = search(
+                prepared,
+                judge,
+                race,
+                scheme=scheme,
+                complete=complete,
+                time_budget_s=share,
+                progress=progress,
+            )
             scheme = searched.chosen.scheme
-        if options.portable:
-            scheme = _portable(prepared, scheme, targets)
         if options.budget is not None:
             guarded = guard(
                 prepared,

@@ -124,7 +124,9 @@ def _lines(path: Path) -> list[str]:
             raise ConfigError(f"{path} is larger than {_MOST_BYTES >> 20} MiB", hint="cut out the run")
         raw = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="name the meter's log with --power"
+        ) from error
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return raw.decode(encoding, errors="replace").splitlines()
 

@@ -40,13 +40,19 @@ class Series:
                 f"{path} is there already", hint="pass --resume to go on with it, or -o for another file"
             )
         try:
-            self._lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            for line in self._lines:
+            texts = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read", hint="choose another file with -o") from error
+        for number, text in enumerate(texts, 1):
+            try:
+                line = json.loads(text)
                 _measurement(line)
-        except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
-            raise ConfigError(
-                f"{path} holds no series of measurements", hint="choose another file with -o"
-            ) from error
+            except (ValueError, TypeError, KeyError, ConfigError) as error:
+                raise ConfigError(
+                    f"line {number} of {path} is no whole measurement",
+                    hint="take it out to go on with the others, or choose another file with -o",
+                ) from error
+            self._lines.append(line)
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -35,7 +35,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-PREFIX = "edgecnn-job-"
+# Not as folders of the library here are called, which may measure on the same machine: sweep removes these.
+PREFIX = "edgecnn-agent-"
 RESULTS = ("result.json", "outputs.npy")
 
 

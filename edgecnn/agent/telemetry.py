@@ -17,7 +17,7 @@ REST_READINGS = 4
 REST_S = 0.3
 
 # /proc/stat counts in ticks of usually 10 ms: of less time than this they say little.
-SHORTEST_S = 0.5
+SHORTEST_S = 0.3
 
 
 class Telemetry:

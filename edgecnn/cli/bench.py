@@ -120,8 +120,13 @@ def bench(
     limits: dict[str, Any] = {"min_time_s": min_time_s, "min_runs": min_runs}
     if quick:
         limits["max_time_s"] = benchmark.QUICK_S
-    benchmark.check_limits(**limits)
     _check_together(against, soak, plot, power)
+    if quick and (soak is not None or min_time_s > benchmark.QUICK_S):
+        longer = "--soak" if soak is not None else f"--min-time {min_time_s:g}"
+        raise ConfigError(
+            f"--quick ends within ten seconds, {longer} does not", hint=f"leave --quick or {longer} out"
+        )
+    benchmark.check_limits(**limits)
     if resume and output is None:
         raise ConfigError("--resume goes on with a file of results", hint="name it with -o FILE.jsonl")
     settings = Settings(benchmark_binary, usb, https, host, port, announce=_announce)

@@ -26,6 +26,10 @@ _SEED = 0
 _KEPT_BYTES = 64 << 20
 # Two values on the scale 0..1 that are closer are the same 8-bit value.
 _SAME = 1 / 512
+# Images are compared by the means of so many parts a side; two that differ by less on average, of 1, are
+# alike.
+_PARTS = 8
+_ALIKE = 0.01
 # So many images are named, the rest counted.
 _NAMED = 3
 
@@ -42,6 +46,8 @@ class Calibration:
     """What each is known by in another set, see :class:`edgecnn.data.labelled.Pictures`; in order."""
     shipped: bool
     """Whether they are the photographs in the package."""
+    distinct: int
+    """How many of them look like none before: others add nothing to the ranges, or to a judgement on them."""
     remarks: tuple[str, ...]
     """What is odd about them but no reason to refuse, a sentence each."""
 
@@ -73,6 +79,7 @@ def open_calibration(text: str | Path | None, recipe: Preprocess, progress: Prog
     chosen: list[int] = []
     blank: list[int] = []
     kept: list[npt.NDArray[np.float32]] = []
+    looks: list[npt.NDArray[np.float32]] = []
     colourless = 0
     for index, x in enumerate(Inputs(pictures, recipe)):
         if not np.isfinite(x).all():
@@ -85,6 +92,9 @@ def open_calibration(text: str | Path | None, recipe: Preprocess, progress: Prog
             continue
         chosen.append(index)
         colourless += _is_grey(x, recipe)
+        look = _look(x, recipe)
+        if not looks or np.abs(np.stack(looks) - look).mean(axis=1).min() >= _ALIKE:
+            looks.append(look)
         if fits:
             kept.append(x)
         progress("reading calibration images", index + 1, len(pictures))
@@ -93,13 +103,14 @@ def open_calibration(text: str | Path | None, recipe: Preprocess, progress: Prog
             f"every calibration image of {name} is of one colour ({len(blank)} images): ranges cannot follow",
             hint="pass images like those that the network will see",
         )
-    remarks = _remarks(pictures, blank, colourless, len(chosen))
+    remarks = _remarks(pictures, blank, colourless, len(chosen), len(looks))
     pictures = pictures.take(chosen)
     return Calibration(
         name=name,
         images=kept if fits else Inputs(pictures, recipe),
         fingerprints=tuple(pictures.fingerprint(index) for index in range(len(pictures))),
         shipped=text is None,
+        distinct=len(looks),
         remarks=remarks,
     )
 
@@ -133,7 +144,20 @@ def _is_grey(x: npt.NDArray[np.float32], recipe: Preprocess) -> bool:
     return bool(np.ptp(pixels, axis=1).max() < _SAME)
 
 
-def _remarks(pictures: Pictures, blank: Sequence[int], colourless: int, kept: int) -> tuple[str, ...]:
+def _look(x: npt.NDArray[np.float32], recipe: Preprocess) -> npt.NDArray[np.float32]:
+    """The means of an input's parts, on the scale 0..1."""
+    rows, columns = (
+        np.linspace(0, size, min(_PARTS, size), endpoint=False).astype(int) for size in x.shape[2:]
+    )
+    sums = np.add.reduceat(np.add.reduceat(x[0], rows, axis=1), columns, axis=2)
+    pixels = np.outer(np.diff(rows, append=x.shape[2]), np.diff(columns, append=x.shape[3]))
+    look: npt.NDArray[np.float32] = sums / pixels * np.array(recipe.std, np.float32).reshape(-1, 1, 1)
+    return look.ravel()
+
+
+def _remarks(
+    pictures: Pictures, blank: Sequence[int], colourless: int, kept: int, distinct: int
+) -> tuple[str, ...]:
     remarks = []
     if blank:
         names = ", ".join(pictures.name(index) for index in blank[:_NAMED])
@@ -141,6 +165,8 @@ def _remarks(pictures: Pictures, blank: Sequence[int], colourless: int, kept: in
         remarks.append(f"{len(blank)} calibration images of one colour are left out: {names}{more}")
     if colourless == kept:
         remarks.append(f"all {kept} calibration images are grey: ranges have seen no colour")
+    if distinct < kept:
+        remarks.append(f"{kept - distinct} of {kept} calibration images look like others: they add nothing")
     if kept == 1:
         remarks.append("calibrated on a single image: ranges fit that one")
     return tuple(remarks)

@@ -249,7 +249,7 @@ class _Session:
         if event["kind"] == "unavailable" and self._job is not None:
             return self._device.missing(self._job.runtime, said)
         if event["kind"] == "refused":
-            return ConfigError(f"{self._device.name}: {said}")
+            return ConfigError(f"{self._device.name}: {said}", hint="leave --cores out, or name others")
         if self._job is not None and any(sign in said for sign in TOO_NEW):
             older = f"{self._job.runtime} on {self._device.name} is older than {self._job.model.name}: {said}"
             return DeviceError(older, hint=self._device.missing(self._job.runtime, said).hint)

@@ -41,7 +41,10 @@ class Budget:
         if self.max_drop is None and self.min_agreement is None:
             raise ConfigError("the accuracy guard has no budget", hint="give --max-drop or --min-agreement")
         if self.max_drop is not None and not 0 <= self.max_drop < 100:
-            raise ConfigError(f"--max-drop {self.max_drop:g} is not from 0 to below 100 points of top-1")
+            raise ConfigError(
+                f"--max-drop {self.max_drop:g} is not from 0 to below 100 points of top-1",
+                hint="such as 0.5, half a point",
+            )
         if self.min_agreement is not None and not 0 < self.min_agreement <= 1:
             raise ConfigError(
                 f"--min-agreement {self.min_agreement:g} is not between 0 and 1",

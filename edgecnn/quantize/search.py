@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -98,6 +98,7 @@ def search(
     race: Race | None = None,
     *,
     scheme: Scheme | None = None,
+    complete: Callable[[Scheme], Scheme] = lambda scheme: scheme,
     time_budget_s: float = math.inf,
     progress: Progress = silent,
 ) -> Searched:
@@ -116,6 +117,7 @@ def search(
         judge: images that calibration has not seen, with labels or without.
         race: times two int8 graphs on the target in turns; None to judge accuracy alone.
         scheme: where to begin; None for what ``prepare`` settled on.
+        complete: adds what follows from a scheme, such as the layers that have to be made portable.
         time_budget_s: seconds from now; the first scheme is judged in any case.
         progress: told how far each judgement is.
 
@@ -126,8 +128,8 @@ def search(
     if len(judge.expected) > _MOST_IMAGES:
         step = len(judge.expected) / _MOST_IMAGES
         judge = judge.of({int(index * step) for index in range(_MOST_IMAGES)})
-    first = (scheme or prepared.scheme).filled(prepared.scheme)
-    found = _Search(prepared, judge, race, first, until, progress)
+    first = complete((scheme or prepared.scheme).filled(prepared.scheme))
+    found = _Search(prepared, judge, race, first, complete, until, progress)
     found.run()
     rows = _with_front(list(found.rows.values()))
     chosen = _choose(rows)
@@ -143,13 +145,14 @@ class _Search:
         judge: Judge,
         race: Race | None,
         first: Scheme,
+        complete: Callable[[Scheme], Scheme],
         until: float,
         progress: Progress,
     ) -> None:
         self.rows: dict[Scheme, Tried] = {}
         self.complete = True
         self._prepared, self._judge, self._race, self._first = prepared, judge, race, first
-        self._until, self._progress = until, progress
+        self._complete, self._until, self._progress = complete, until, progress
         self._raced: dict[tuple[object, ...], Raced | None] = {}
 
     def run(self) -> None:
@@ -192,6 +195,7 @@ class _Search:
 
     def _try(self, scheme: Scheme) -> Tried | None:
         """The scheme's row; None where time has run out."""
+        scheme = self._complete(scheme)
         if scheme in self.rows:
             return self.rows[scheme]
         if self.rows and time.monotonic() >= self._until:

@@ -117,7 +117,9 @@ def train(
             f"a training takes the whole set, not {data}",
             hint=f"pass {whole}: it learns from {whole}:train and is judged on {whole}:test",
         )
-    learning, held_out = open_set(data, "train", progress), open_set(data, "test", progress)
+    learning = open_set(data, "train", progress)
+    _check_classes(learning)
+    held_out = open_set(data, "test", progress)
     _check(learning, held_out)
     spec = make_spec(model, width, resolution, len(learning.classes), in_channels)
     choices = {
@@ -142,7 +144,11 @@ def train(
     if start is not None:
         # A name stands for weights with their own classes; a file says itself what it holds.
         origin = spec if Path(start).exists() else replace(spec, classes=resolve(spec.name).classes)
-        checkpoint, loaded = read_weights(origin, str(start), progress)
+        try:
+            checkpoint, loaded = read_weights(origin, str(start), progress)
+        except ConfigError as error:
+            error.hint = "name a checkpoint with --from, or leave it out to begin with random weights"
+            raise
         begin_from(network, variant(spec), checkpoint)
         first, preprocess = checkpoint.sha256, loaded.preprocess
     teacher, teacher_sha256 = _teacher(distill, spec, preprocess)
@@ -274,12 +280,15 @@ def save_weights(
     states.save(path, tensors, description | {name: record[name] for name in kept})
 
 
-def _check(learning: LabelledSet, held_out: LabelledSet) -> None:
+def _check_classes(learning: LabelledSet) -> None:
     if len(learning.classes) < 2:
         raise DataError(
             f"{learning.name} has one class: there is nothing to tell apart",
             hint="one folder a class, with at least two folders",
         )
+
+
+def _check(learning: LabelledSet, held_out: LabelledSet) -> None:
     if len(learning) < 2 or not len(held_out):
         raise DataError(
             f"{learning.name} has too few images: {len(learning)}, and {len(held_out)} to be judged on",

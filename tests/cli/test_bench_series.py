@@ -81,11 +81,12 @@ def test_a_quick_one_ends_in_time(run: Any, pair: list[Path], here: Path) -> Non
     ("options", "message", "hint"),
     [
         (("-o", "there.jsonl"), "there.jsonl is there already", "--resume"),
-        (("-o", "there.jsonl", "--resume"), "holds no series", "-o"),
+        (("-o", "there.jsonl", "--resume"), "line 1 of there.jsonl is no whole measurement", "-o"),
         (("--resume",), "goes on with a file", "-o FILE.jsonl"),
         (("-o", "new.jsonl", "--soak", "1m"), "--soak is not for a series", "leave -o out"),
         (("-o", "new.jsonl", "--target", "tflite"), "has its own target", "leave --target out"),
-        (("--quick", "--min-time", "9"), "cannot end within 8 s", "shorten"),
+        (("--quick", "--min-time", "9"), "--quick ends within ten seconds", "--min-time"),
+        (("--quick", "--soak", "1m"), "--quick", "--soak"),
     ],
 )
 def test_what_cannot_be_a_series(

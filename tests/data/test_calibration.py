@@ -153,3 +153,16 @@ def test_sets_that_are_not_there(tmp_path: Path) -> None:
         open_calibration(f"{tmp_path / 'nowhere'}:train", COLOUR)
     with pytest.raises(DataError, match="no train part"):
         open_calibration("imagenet70", COLOUR)
+
+
+def test_images_that_look_alike_count_once(tmp_path: Path) -> None:
+    for index in range(20):
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        pixels[index, index] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{index:02d}.png")
+    large = Preprocess(64, (64, 64), COLOUR.mean, COLOUR.std)
+    found = open_calibration(tmp_path, large)
+    assert (len(found), found.distinct) == (20, 1)
+    assert found.remarks == ("19 of 20 calibration images look like others: they add nothing",)
+    noise(tmp_path / "other.png", 1)
+    assert open_calibration(tmp_path, large).distinct == 2
