@@ -147,7 +147,8 @@ def train(
         try:
             checkpoint, loaded = read_weights(origin, str(start), progress)
         except ConfigError as error:
-            error.hint = "name a checkpoint with --from, or leave it out to begin with random weights"
+            if start == "imagenet":
+                error.hint = "name a checkpoint with --from, or leave it out to begin with random weights"
             raise
         begin_from(network, variant(spec), checkpoint)
         first, preprocess = checkpoint.sha256, loaded.preprocess
