@@ -2,16 +2,19 @@
 
     python benchmarks/ssh_sessions.py
 
-A real sshd on loopback stands for the board (tests/devices/sshd.py), with this Python and its packages. The
-overhead is the wall time of ``edgecnn bench`` as a library call less all inferences, with MobileNetV2's int8
-TFLite file of 4 MB. Then sessions are killed with SIGKILL, the caller or its ssh in turns, each at a random
-moment of its life, and after each the board is searched for processes and folders.
+A real sshd on loopback stands for the board (tests/devices/sshd.py), with this Python and its packages.
+The overhead is the wall time of ``edgecnn bench`` as a library call less all inferences, with
+MobileNetV2's int8 TFLite file of 4 MB. Then ``edgecnn bench`` of ten copies of that bundle is killed
+with SIGKILL, the command or its ssh in turns, at a random moment, and started again with ``--resume``.
+After each kill the board is searched for processes and folders, and the file of results is read; at the
+end one more start completes it.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,15 +29,18 @@ import table
 from results import argument_parser, machine, say, write
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from edgecnn import pipeline
 from edgecnn.devices.job import Job
 from edgecnn.devices.local import LOCAL
 from edgecnn.devices.ssh import SshDevice
+from edgecnn.series import Series
 from tests.devices import sshd
 
 # A killed session's processes are gone after this.
 SOON_S = 20.0
-# A session with a second of runs lasts about this long.
-SESSION_S = 3.0
+# A start of Python and a session with a second of runs last about this long.
+SESSION_S = 4.0
+COPIES = 10
 
 
 def main() -> None:
@@ -64,25 +70,32 @@ def main() -> None:
                 runs_s = (sum(measured.samples_ms) + sum(measured.warmup_ms) + measured.first_ms) / 1e3
                 result["beyond_s"][name].append(took_s - runs_s)
             say(f"round {number + 1}: {result['beyond_s']['ssh'][-1]:.2f} s beyond the inferences")
-        result["kills"] = [_kill(board, model, seed) for seed in range(arguments.kills)]
+        bundles = _copies(Path(folder))
+        kept = Path(folder) / "results.jsonl"
+        command = [sys.executable, "-c", "from edgecnn.cli import main; main()", "bench", *map(str, bundles)]
+        command += ["--device", f"ssh:{board.address}", "--min-time", "1", "-o", str(kept), "--resume"]
+        result["kills"] = [_kill(board, command, kept, seed) for seed in range(arguments.kills)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        result["copies"], result["completed"] = COPIES, len(Series(kept, resume=True))
     path = write("ssh_sessions", result)
     print(table.ssh_sessions(result))
     say(f"wrote {path}")
 
 
-def _kill(board: sshd.Board, model: Path, seed: int) -> dict[str, Any]:
-    """Start a session in a process of its own, kill it or its ssh, and count what is left."""
+def _copies(folder: Path) -> list[Path]:
+    [artifact] = pipeline.export(
+        ours.MODEL, ["tflite"], precision="int8", measure=False, output=folder / "bundles"
+    )
+    copies = [folder / "bundles" / f"copy-{number}" for number in range(COPIES)]
+    for copy in copies:
+        shutil.copytree(artifact.path, copy)
+    return copies
+
+
+def _kill(board: sshd.Board, command: list[str], kept: Path, seed: int) -> dict[str, Any]:
+    """Start a series, kill it or its ssh, and count what is left, there and of the results."""
     generator = random.Random(seed)
-    program = (
-        "import sys; from pathlib import Path; from edgecnn.devices.job import Job; "
-        "from edgecnn.devices.ssh import SshDevice; "
-        "SshDevice(sys.argv[1]).measure(Job(Path(sys.argv[2]), 'tflite', 't', 'v', 'int8', min_time_s=1.0))"
-    )
-    caller = subprocess.Popen(
-        [sys.executable, "-c", program, board.address, str(model)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    caller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     moment_s = generator.uniform(0, SESSION_S)
     time.sleep(moment_s)
     victims = psutil.Process(caller.pid).children() if seed % 2 and caller.poll() is None else []
@@ -93,8 +106,9 @@ def _kill(board: sshd.Board, model: Path, seed: int) -> dict[str, Any]:
     caller.wait()
     left = board.left_after(SOON_S)
     killed = "ssh" if victims else "caller"
-    say(f"{killed} killed after {moment_s:.2f} s: {len(left)} things left")
-    return {"moment_s": moment_s, "killed": killed, "left": len(left)}
+    results = len(Series(kept, resume=True))  # every line is a whole measurement, or this refuses it
+    say(f"{killed} killed after {moment_s:.2f} s: {len(left)} things left, {results} results")
+    return {"moment_s": moment_s, "killed": killed, "left": len(left), "results": results}
 
 
 if __name__ == "__main__":

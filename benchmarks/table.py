@@ -275,6 +275,12 @@ def ssh_sessions(result: Result) -> str:
             f"{sum(kill['left'] for kill in kills)} processes or folders left",
         ]
     )
+    rows.append(
+        [
+            "the series that they were starts of, with `--resume`",
+            f"{result['completed']} of {result['copies']} results",
+        ]
+    )
     return _table(("", ""), rows, result)
 
 

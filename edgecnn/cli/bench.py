@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgecnn.cli.console import json_option, print_json, progress_bar
+from edgecnn.cli.console import json_option, load_torch, print_json, progress_bar
 from edgecnn.cli.measured import document, print_comparison, print_measurement
 from edgecnn.cli.parameters import (
     check_request,
@@ -156,7 +156,7 @@ def bench(
         if made:
             bundle = Path(subject)
         else:
-            progress("loading torch", 0, None)
+            load_torch(progress)
             from edgecnn import pipeline
 
             [artifact] = pipeline.export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import sys
 import time
@@ -11,10 +12,17 @@ from typing import Any
 
 import click
 
-from edgecnn.cli.interrupt import raise_if_asked
+from edgecnn.cli.interrupt import raise_if_asked, waits
 from edgecnn.progress import Progress
 
 _LINE_EVERY_S = 10.0
+
+
+def load_torch(progress: Progress) -> None:
+    """Import torch, which takes seconds, and which aborts the process where Ctrl-C comes meanwhile."""
+    progress("loading torch", 0, None)
+    with waits():
+        importlib.import_module("torch")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecnn.artifact import Artifact
-from edgecnn.cli.console import json_option, print_json, print_line, progress_bar
+from edgecnn.cli.console import json_option, load_torch, print_json, print_line, progress_bar
 from edgecnn.cli.parameters import (
     accuracy_options,
     check_request,
@@ -71,7 +71,7 @@ def export(
     """
     request = check_request(model, targets, precision, source)
     with progress_bar() as progress:
-        progress("loading torch", 0, None)
+        load_torch(progress)
         # It and the runtimes are imported here, not for --help.
         from edgecnn import pipeline
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -11,6 +13,7 @@ _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _DEAF_S = 5.0
 
 _asked: list[float] = []
+_waiting = False
 
 
 def install() -> None:
@@ -39,9 +42,26 @@ def raise_if_asked() -> None:
         raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def waits() -> Iterator[None]:
+    """A signal that comes within waits for the end: some libraries abort where one meets their import.
+
+    Raises:
+        KeyboardInterrupt: one came.
+    """
+    global _waiting
+    _waiting = True
+    try:
+        yield
+    finally:
+        _waiting = False
+    raise_if_asked()
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _asked and now - _asked[-1] < _DEAF_S:
         return
     _asked.append(now)
-    raise KeyboardInterrupt
+    if not _waiting:
+        raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from edgecnn.cli.console import json_option, print_json, print_line, progress_bar
+from edgecnn.cli.console import json_option, load_torch, print_json, print_line, progress_bar
 from edgecnn.cli.parameters import complete_model
 from edgecnn.zoo import make_spec
 
@@ -97,7 +97,7 @@ def train(
     """
     make_spec(model, width, resolution, None, in_channels)  # before the seconds that importing torch takes
     with progress_bar() as progress, _goes_on():
-        progress("loading torch", 0, None)
+        load_torch(progress)
         from edgecnn.training.train import train as carry_out
 
         result = carry_out(
