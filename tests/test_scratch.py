@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,3 +41,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pyte
     for folder in (left, mine, others):
         os.utime(folder, (long_ago, long_ago))
     assert swept() == {mine.name, others.name}
+
+
+def test_a_board_that_is_this_machine_leaves_them_alone() -> None:
+    """It removes folders of its own prefix that nobody holds; these are held by nobody."""
+    receiver = Path(scratch_module.__file__).with_name("agent") / "receive.py"
+    found = re.search(r'^PREFIX = "(.+)"$', receiver.read_text(), re.MULTILINE)
+    assert found
+    with scratch("job") as folder:
+        assert not Path(folder).name.startswith(found[1])

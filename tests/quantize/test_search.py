@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,15 @@ def test_what_is_slower_is_not_taken_for_noise(prepared: Prepared, judge: Judge)
     found = search(prepared, judge, race_of(3.0))  # type: ignore[arg-type]
     assert row(found, "weights per tensor").latency == 3
     assert found.chosen.scheme.per_channel
+
+
+def test_what_follows_from_a_scheme_is_judged_with_it(prepared: Prepared, judge: Judge) -> None:
+    names = frozenset(
+        [str(node.name) for node in prepared.convs.model.graph if node.op_type in ("Conv", "Gemm")][:1]
+    )
+    found = search(prepared, judge, complete=lambda scheme: replace(scheme, portable_layers=names))
+    assert len(found.rows) > 1
+    assert {tried.scheme.portable_layers for tried in found.rows} == {names}
 
 
 def test_without_a_race_and_at_the_best_the_first_stays(prepared: Prepared, judge: Judge) -> None:
