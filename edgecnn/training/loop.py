@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -202,11 +203,14 @@ def _loss(
 
 def _bfloat16(device: torch.device, wanted: bool) -> torch.autocast:
     """Where the device computes in it; it needs no scaling of the loss, as float16 would."""
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = not {"avx512_bf16", "amx_bf16"}.isdisjoint(host.facts()["cpu_features"] or ())
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and able)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and _has_bfloat16(device.type))
+
+
+@functools.cache  # asked at every step, and a CPU's answer is in a file
+def _has_bfloat16(kind: str) -> bool:
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(host.facts()["cpu_features"] or ())
 
 
 @torch.no_grad()
